@@ -1,0 +1,250 @@
+"""Runs the notebooks from a clean kernel, and shows that their outputs are the same everywhere."""
+
+import asyncio
+import difflib
+import io
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from copy import deepcopy
+
+import nbformat
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.util import run_sync
+
+from helpers import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+TIMING = "nbval-ignore-output"
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+# Each of these changes the last digits of sums, products or exponentials: threads split a sum
+# elsewhere, and every kind of processor has its own order of adding. A feature or a library that the
+# machine hasn't got is passed over in silence.
+SETTINGS = {
+    "1 thread": dict.fromkeys(THREADS, "1"),
+    "2 threads": dict.fromkeys(THREADS, "2"),
+    "Haswell": {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512_ICL X86_V4",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    },
+    "Nehalem": {
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512_ICL X86_V4 X86_V3",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
+}
+
+SAVE_RECORD = """\
+if isinstance(globals().get("record"), dict):
+    from helpers import records
+
+    records.save("{}", record)"""
+
+
+class NotebookError(Exception):
+    """A cell raised, or wrote to stderr; the message names the cell."""
+
+
+class _ThisPython(KernelSpecManager):
+    # The kernelspec called "python3" may be another installation's.
+    def get_kernel_spec(self, kernel_name):
+        return KernelSpec(**get_kernel_dict())
+
+
+def execute(path, env=None, save_record=False):
+    """Run one notebook in a new kernel and return it with outputs that don't change from run to run.
+
+    `env` (a dict of strings) is added to the environment; with `save_record` the dict `record` that the
+    notebook may leave behind goes to `helpers.records.save`. Nothing is written to the notebook's file.
+    Raises NotebookError for an error or output on stderr, SystemExit when the kernel dies.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    if save_record:
+        notebook.cells.append(nbformat.v4.new_code_cell(SAVE_RECORD.format(path.stem), id="save-record"))
+
+    def leave_interrupts(notebook):
+        # nbclient answers Ctrl-C by stopping the kernel, and then trips over its absence.
+        with suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+
+    def refuse_stderr(cell, cell_index, execute_reply):
+        for output in cell.outputs if execute_reply["content"]["status"] == "ok" else ():
+            if output.get("name") == "stderr":
+                text = "\n    ".join(output.text.splitlines()[-8:])
+                raise NotebookError(f"{path.name}, cell {cell.id} wrote to stderr:\n    {text}")
+
+    kernel = AsyncKernelManager(kernel_spec_manager=_ThisPython(), transport_encryption="auto")
+    client = NotebookClient(
+        notebook,
+        km=kernel,
+        resources={"metadata": {"path": str(path.parent)}},
+        timeout=300,
+        record_timing=False,
+        coalesce_streams=True,
+        on_notebook_start=leave_interrupts,
+        on_cell_executed=refuse_stderr,
+    )
+    try:
+        client.execute(env={**os.environ, **(env or {})}, cleanup_kc=True)
+    except CellExecutionError as error:
+        cell = next(
+            cell.id
+            for cell in notebook.cells
+            if any(output.output_type == "error" for output in cell.get("outputs", ()))
+        )
+        last = "\n    ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()[-8:])
+        raise NotebookError(f"{path.name}, cell {cell}:\n    {last}") from None
+    except DeadKernelError:
+        raise SystemExit(f"\n{path.name}: the kernel died") from None
+    finally:
+        if kernel.has_kernel:
+            run_sync(kernel.shutdown_kernel)(now=True)
+    if save_record:
+        notebook.cells.pop()
+    return _normalised(notebook)
+
+
+def _normalised(notebook):
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def _without_timings(notebook):
+    notebook = deepcopy(notebook)
+    for cell in notebook.cells:
+        if TIMING in cell.metadata.get("tags", ()):
+            cell.outputs = []
+    return notebook
+
+
+def _same(old, new):
+    return nbformat.writes(_without_timings(old)) == nbformat.writes(_without_timings(new))
+
+
+def run(names=None, timings=False):
+    """Run the notebooks (None: all) and write their outputs to their files; return 0, or 1 after a failure.
+
+    A file whose outputs are what they were, timings aside, stays untouched unless `timings` is set.
+    A notebook that fails is reported and not written.
+    """
+    failed = 0
+    for path in _paths(names):
+        start = time.perf_counter()
+        try:
+            new = execute(path, save_record=True)
+        except NotebookError as error:
+            failed = 1
+            print(error, flush=True)
+            continue
+        changed = timings or not _same(nbformat.read(path, as_version=4), new)
+        if changed:
+            # Replaced in one move: a reader, or a run that is stopped, never leaves half a notebook.
+            draft = path.with_name(path.name + ".tmp")
+            draft.write_text(nbformat.writes(new) + "\n", encoding="utf-8", newline="\n")
+            os.replace(draft, path)
+        state = "written" if changed else "unchanged"
+        print(f"{path.stem:32} {time.perf_counter() - start:6.1f} s  {state}", flush=True)
+    return failed
+
+
+def check(names=None):
+    """Run the notebooks (None: all) in each of SETTINGS; return 0, or 1 if an output differs from the file.
+
+    Compared are sources, text, HTML and the bytes of images, of every cell that isn't tagged as a timing.
+    Nothing is written.
+    """
+    failed, details = 0, []
+    paths = _paths(names)
+    print(f"{'':32}" + "".join(f"{setting:>12}" for setting in SETTINGS), flush=True)
+    for path in paths:
+        old = nbformat.read(path, as_version=4)
+        print(f"{path.stem:32}", end="", flush=True)
+        for setting, env in SETTINGS.items():
+            try:
+                lines = differences(old, execute(path, env))
+            except NotebookError as error:
+                lines = str(error).splitlines()
+            print(f"{'DIFF' if lines else 'ok':>12}", end="", flush=True)
+            if lines:
+                failed = 1
+                details += ["", f"{path.stem}, {setting}:", *lines]
+        print(flush=True)
+    if details:
+        print(*details, sep="\n")
+    return failed
+
+
+def differences(old, new):
+    """Return, as lines of text, where two notebooks differ, timings aside; an empty list if nowhere."""
+    if _same(old, new):
+        return []
+    lines = []
+    old, new = _without_timings(old), _without_timings(new)
+    if old.metadata != new.metadata:
+        lines.append("  the notebook's metadata differ")
+    for before, after in zip(old.cells, new.cells, strict=True):
+        if before != after:
+            shown = list(difflib.unified_diff(_lines(before), _lines(after), lineterm="", n=0))[2:14]
+            lines += [f"  cell {before.id}", *("    " + line for line in shown)]
+            lines += [f"    image: {text}" for text in _image_differences(before, after)]
+    return lines or ["  the notebook's format differs"]
+
+
+def _lines(cell):
+    """The cell as lines of text, its images as their beginnings."""
+    lines = [*cell.source.splitlines(), f"tags {cell.metadata}", f"count {cell.get('execution_count')}"]
+    for output in cell.get("outputs", ()):
+        contents = output.get("data") or {output.get("name", "error"): output.get("text", "")}
+        for kind, text in contents.items():
+            lines.append(f"{output.output_type} {kind}")
+            lines += [text[-40:]] if kind == "image/png" else str(text).splitlines()
+    return lines
+
+
+def _image_differences(before, after):
+    from base64 import b64decode
+
+    from matplotlib.image import imread
+
+    pairs = zip(before.get("outputs", ()), after.get("outputs", ()), strict=False)
+    for old, new in pairs:
+        old, new = (output.get("data", {}).get("image/png") for output in (old, new))
+        if old and new and old != new:
+            old, new = (imread(io.BytesIO(b64decode(text))) for text in (old, new))
+            if old.shape != new.shape:
+                yield f"{old.shape} and {new.shape} pixels"
+            else:
+                gap = abs(old - new).max(axis=-1)
+                yield f"{(gap > 0).sum()} of {gap.size} pixels differ, by up to {255 * gap.max():.0f} of 255"
+
+
+def _paths(names):
+    known = sorted(path for path in NOTEBOOKS.glob("*.ipynb"))
+    if not names:
+        return known
+    wanted = [name.removesuffix(".ipynb").replace("\\", "/").split("/")[-1] for name in names]
+    unknown = sorted(set(wanted) - {path.stem for path in known})
+    if unknown:
+        there = ", ".join(path.stem for path in known) or "none"
+        raise SystemExit(f"No notebook {', '.join(unknown)}; there are: {there}.")
+    return [path for path in known if path.stem in wanted]

@@ -1,0 +1,76 @@
+"""The programs that tests, benchmarks and comparisons take from the notebooks."""
+
+import inspect
+import traceback
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from helpers import lessons
+
+
+@pytest.fixture(autouse=True)
+def notebook(tmp_path, monkeypatch):
+    def program(cell_id, source):
+        return new_code_cell(source, id=cell_id, metadata={"tags": ["program"]})
+
+    book = new_notebook(
+        cells=[
+            new_markdown_cell("# Goal", id="goal"),
+            program("constants", 'DATA = "small"\nEPOCHS, RATE = 10, 0.1\nTWICE: int = 2 * EPOCHS'),
+            new_code_cell("raise RuntimeError('not part of the program')", id="aside"),
+            program("double", "def double(x):\n    return 2 * x\n\n\nDOUBLED = double(EPOCHS)"),
+            program("fail", "def fail():\n    raise RuntimeError('on purpose')\n\n\nA, B = divmod(7, 2)"),
+        ]
+    )
+    monkeypatch.setattr(lessons, "NOTEBOOKS", tmp_path)
+    nbformat.write(book, tmp_path / "90_tiny.ipynb")
+
+
+def test_load_runs_the_program_cells_and_no_others():
+    found = lessons.load("90_tiny")
+    assert (found["DATA"], found["EPOCHS"], found["TWICE"], found["DOUBLED"]) == ("small", 10, 20, 20)
+    assert "double" not in lessons.load("90_tiny", until="constants")
+    assert "DOUBLED" in lessons.load("90_tiny", until="double")
+    assert "double" not in lessons.load("90_tiny", skip=["double"])
+    with pytest.raises(RuntimeError, match="not part"):
+        lessons.load("90_tiny", until="goal", also=["aside"])
+
+
+def test_constants_hold_before_they_are_used():
+    found = lessons.load("90_tiny", EPOCHS=3, DATA="full")
+    assert (found["DATA"], found["EPOCHS"], found["TWICE"], found["DOUBLED"]) == ("full", 3, 6, 6)
+    assert found["RATE"] == 0.1
+    assert lessons.load("90_tiny", TWICE=5)["TWICE"] == 5
+
+
+@pytest.mark.parametrize("name", ["EPOCH", "x", "A", "double"])
+def test_only_assigned_constants_can_be_set(name):
+    with pytest.raises(ValueError, match=f"doesn't assign a value to {name} "):
+        lessons.load("90_tiny", **{name: 1})
+
+
+def test_replace_changes_one_place():
+    assert lessons.load("90_tiny", replace={"2 * x": "3 * x"})["DOUBLED"] == 30
+    for old, count in {"4 * x": 0, "2 *": 2, "not part": 0}.items():
+        with pytest.raises(ValueError, match=f"occurs {count} times"):
+            lessons.load("90_tiny", replace={old: "1"})
+
+
+def test_errors_say_what_there_is():
+    with pytest.raises(ValueError, match="there are: 90_tiny"):
+        lessons.load("91_other")
+    for wrong in ({"until": "doubel"}, {"skip": ["doubel"]}):
+        with pytest.raises(ValueError, match="there are: goal, constants, aside, double, fail"):
+            lessons.load("90_tiny", **wrong)
+
+
+def test_source_can_be_shown():
+    found = lessons.load("90_tiny")
+    lessons.load("90_tiny", replace={"2 * x": "3 * x"})
+    assert inspect.getsource(found["double"]) == "def double(x):\n    return 2 * x\n"
+    with pytest.raises(RuntimeError) as caught:
+        found["fail"]()
+    text = "".join(traceback.format_exception(caught.value))
+    assert '90_tiny.ipynb[fail]", line 2' in text and "raise RuntimeError('on purpose')" in text
