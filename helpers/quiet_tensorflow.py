@@ -1,0 +1,35 @@
+"""Import this module before Keras or TensorFlow and their C++ start-up lines stay out of the notebook.
+
+TensorFlow writes to file descriptor 2 before any setting of its own can silence it, so the descriptor
+points to a temporary file while it starts. When the start fails, what was written is shown after all.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # after start-up: errors only
+
+
+@contextlib.contextmanager
+def _descriptor_2_held_back():
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(stderr, held_back.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+with _descriptor_2_held_back():
+    import tensorflow
+
+    tensorflow.constant(0) + 1  # the first operation sets up the devices, which writes a few lines more
