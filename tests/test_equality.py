@@ -1,0 +1,158 @@
+"""The three tools compute the same numbers, at every step; and the checks that say so can fail."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from helpers import lessons, records
+
+TOOLS = ("numpy", "keras", "pytorch")
+SHAPES = {
+    "losses": (1250,),
+    "dW1": (784, 128),
+    "db1": (128,),
+    "dW2": (128, 10),
+    "db2": (10,),
+    "W1": (784, 128),
+    "b1": (128,),
+    "W2": (128, 10),
+    "b2": (10,),
+    "predictions": (1000,),
+    "accuracy": (),
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """What each lesson's program computes now."""
+    return {tool: lessons.load(f"03_mlp_{tool}")["record"] for tool in TOOLS}
+
+
+def assert_agreed(one, other):
+    common = one.keys() & other.keys()
+    assert common >= SHAPES.keys()
+    for key in common:
+        assert records.difference(key, np.asarray(one[key]), np.asarray(other[key])) <= records.AGREED, key
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_records_have_one_layout(runs, tool):
+    for key, shape in SHAPES.items():
+        array = np.asarray(runs[tool][key])
+        assert array.shape == shape, key
+        assert array.dtype == ("int64" if key == "predictions" else "float64"), key
+
+
+@pytest.mark.parametrize("pair", combinations(TOOLS, 2), ids="-".join)
+def test_tools_agree(runs, pair):
+    assert_agreed(runs[pair[0]], runs[pair[1]])
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_recorded_runs_are_current(runs, tool):
+    assert_agreed(runs[tool], records.load(f"03_mlp_{tool}"))
+
+
+def test_numpy_reproduces_both_adams(runs):
+    for tool in ("keras", "pytorch"):
+        key = f"{tool}_adam_losses"
+        np.testing.assert_allclose(runs["numpy"][key], runs[tool][key], rtol=records.AGREED)
+    # As shipped they differ: if they didn't, this test would compare a thing with itself.
+    assert not np.allclose(
+        runs["keras"]["keras_adam_losses"], runs["pytorch"]["pytorch_adam_losses"], rtol=1e-3
+    )
+
+
+def first_epoch(tool, **replace):
+    """The losses of a lesson's first epoch, and its weights then, with pieces of its source replaced."""
+    program = lessons.load(f"03_mlp_{tool}", until="evaluate-run", EPOCHS=1, **replace)
+    return {key: np.asarray(program[key]) for key in ("losses", "W1", "b1", "W2", "b2")}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return first_epoch("numpy")
+
+
+MUTATIONS = [
+    ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (Z1 < 0)"),  # the ReLU mask, flipped
+    ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (A1 >= 0)"),  # the ReLU mask, always true
+    ("numpy", "dZ2 = (P - Y) / len(X)", "dZ2 = P - Y"),  # 1/n dropped
+    ("numpy", "db1 = dZ1.sum(axis=0)", "db1 = dZ1.mean(axis=0)"),
+    ("numpy", "W1 + b1", "W1"),
+    ("numpy", "w -= LEARNING_RATE * dw", "w -= 1.0000001 * LEARNING_RATE * dw"),
+    ("numpy", "for rows in epoch:", "for rows in epoch[[0] * len(epoch)]:"),  # one batch, again and again
+    ("numpy", "seed=3", "seed=4"),
+    ("numpy", ".astype(DTYPE) / 255  # (4000, 784)", ".astype(DTYPE) / 256  # (4000, 784)"),
+    (
+        "pytorch",
+        "parameter.copy_(torch.from_numpy(array.T))",
+        "parameter.copy_(torch.from_numpy(array.T).abs())",
+    ),
+    ("pytorch", "numpy().T.copy()", "numpy().copy()"),  # a weight, transposed
+    ("pytorch", "optimizer.zero_grad()", "pass"),
+    ("pytorch", "torch.relu(self.hidden(X))", "torch.relu(self.hidden(X)).float().double()"),
+    ("pytorch", "batch_sampler=epoch.tolist()", "batch_size=BATCH"),  # in file order
+    ("pytorch", "nn.CrossEntropyLoss()", "nn.CrossEntropyLoss(label_smoothing=1e-9)"),
+    (
+        "keras",
+        "model.fit(feed(batches), steps_per_epoch=steps,",
+        "model.fit(X_train, Y_train, batch_size=BATCH,",
+    ),
+    ("keras", "keras.config.set_floatx(DTYPE)", "keras.config.set_floatx('float32')"),
+    ("keras", "self.model.reset_metrics()", "pass"),  # the running mean in the place of the batch's loss
+]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_first_epochs_agree(reference, tool):
+    for key, array in first_epoch(tool).items():
+        assert records.difference(key, array, reference[key]) <= records.AGREED, key
+
+
+@pytest.mark.parametrize(("tool", "old", "new"), MUTATIONS, ids=[f"{m[0]}: {m[2]}" for m in MUTATIONS])
+def test_a_broken_line_is_caught(reference, tool, old, new):
+    try:
+        broken = first_epoch(tool, replace={old: new})
+    except (ValueError, RuntimeError):
+        return  # the tool itself objects
+    same_shapes = all(broken[key].shape == reference[key].shape for key in reference)
+    assert not same_shapes or any(
+        records.difference(key, broken[key], reference[key]) > records.AGREED for key in reference
+    )
+
+
+def test_a_broken_line_shows_in_the_printed_table(reference, capsys):
+    broken = first_epoch("numpy", replace={"(P - Y) / len(X)": "(P - Y)"})
+    recorded = records.load("03_mlp_keras")
+    steps = len(broken["losses"])
+    assert records.difference("losses", reference["losses"], recorded["losses"][:steps]) <= records.AGREED
+    full = dict(recorded, losses=np.r_[broken["losses"], recorded["losses"][steps:]], W1=broken["W1"])
+    records.compare("03_mlp_numpy", full)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "from step 2" in lines["losses"] and "apart" in lines["W1"] and "apart" not in lines["dW1"]
+
+
+CHECK = ("gradients-check-define", "gradients-check-tool", "gradients-check")
+FINITE_DIFFERENCES = {  # the program's last cell, what else the check needs, and a gradient to break
+    "numpy": ("gradients-define", ["model-z1"], {"(Z1 > 0)": "(A1 >= 0)"}),
+    "keras": ("loss-define", ["model-forward-check"], {"return [gradient": "return [1.001 * gradient"}),
+    "pytorch": (
+        "loss-define",
+        [],
+        {"loss_fn(model(X), y).backward()": "(1.001 * loss_fn(model(X), y)).backward()"},
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_finite_differences_hold_and_can_fail(tool, capsys):
+    until, also, broken = FINITE_DIFFERENCES[tool]
+
+    def verdicts(replace=None):
+        lessons.load(f"03_mlp_{tool}", until=until, also=[*also, *CHECK], replace=replace)
+        return ["within" in line for line in capsys.readouterr().out.splitlines() if "finite" in line]
+
+    assert verdicts() == [True] * 4
+    assert not all(verdicts(broken))
