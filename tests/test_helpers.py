@@ -1,0 +1,186 @@
+"""Records, timing, plotting, the quiet start-up, the picture and the benchmark."""
+
+import subprocess
+import sys
+from itertools import count
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from helpers import ROOT, benchmark, picture, plotting, records, timing
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDER", tmp_path / "records")
+    return tmp_path / "records"
+
+
+def a_record(**changes):
+    return {"losses": np.array([2.0, 1.0, 0.5]), "W": np.eye(2), "predictions": np.array([3, 1])} | changes
+
+
+def test_record_survives_saving(folder):
+    assert records.save("01_x_numpy", a_record())
+    for key, array in records.load("01_x_numpy").items():
+        np.testing.assert_array_equal(array, a_record()[key], strict=True)
+    assert [path.name for path in folder.iterdir()] == ["01_x_numpy.npz"]
+
+
+def test_record_is_kept_when_only_rounding_changed(folder):
+    records.save("01_x_numpy", a_record())
+    before = (folder / "01_x_numpy.npz").read_bytes()
+    assert not records.save("01_x_numpy", a_record(W=np.eye(2) + 1e-15))
+    assert (folder / "01_x_numpy.npz").read_bytes() == before
+    for change in (
+        dict(W=np.eye(2) + 1e-11),
+        dict(W=np.eye(3)),
+        dict(predictions=np.array([3, 2])),
+        dict(new=1),
+    ):
+        assert records.save("01_x_numpy", a_record(**change))
+
+
+def test_missing_record_names_the_command(folder):
+    with pytest.raises(FileNotFoundError, match="python3 -m helpers run 01_x_keras"):
+        records.load("01_x_keras")
+
+
+def test_difference():
+    def gap(key, a, b):
+        return records.difference(key, np.asarray(a), np.asarray(b))
+
+    assert gap("losses", [2.0, 1.0], [1.0, 1.0]) == 1.0  # relative
+    assert gap("W", [2.0, 0.25], [2.0, 0.5]) == 0.25  # absolute
+    assert gap("predictions", [1, 2], [1, 2]) == 0 and gap("predictions", [1, 2], [1, 3]) == np.inf
+    assert gap("losses", [np.nan], [1.0]) == np.inf and gap("W", [np.inf], [1.0]) == np.inf
+    assert gap("losses", [0.0], [0.0]) == 0
+
+
+def test_compare_says_where_a_run_departs(folder, capsys):
+    records.save("01_x_keras", a_record())
+    records.save("01_x_pytorch", a_record(W=np.eye(3)))
+    mine = a_record(losses=np.array([2.0, 1.1, 0.5]), predictions=np.array([3, 2]), own=1.0)
+    records.compare("01_x_numpy", mine)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["losses"].count("1.0e-01 apart from step 2") == 2
+    assert "within 1e-12" in lines["W"] and "other shape (3, 3)" in lines["W"]
+    assert lines["predictions"].count("1 differ") == 2
+    assert lines["own"].split() == ["own"]
+
+
+def test_calls_take_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "AB"}
+    seconds = timing.interleaved(calls, rounds=3, number=2)
+    assert "".join(order) == "AB" + 3 * "AABB"
+    assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
+
+
+def test_calls_that_time_themselves():
+    clock = count(1.0)
+    assert timing.interleaved({"A": lambda: next(clock)}, rounds=3, number=None) == {"A": [2.0, 3.0, 4.0]}
+
+
+def test_table_gives_median_quartiles_and_ratio(capsys):
+    timing.table({"one": [1e-6, 2e-6, 3e-6], "two": [4e-6, 4e-6, 4e-6]}, relative_to="two")
+    one, two = capsys.readouterr().out.splitlines()[1:]
+    assert one.split() == ["one", "2", "us", "1", "to", "3", "0.50"] and two.split()[-1] == "1.00"
+    with pytest.raises(KeyError):
+        timing.table({"one": [1.0, 2.0]}, relative_to="three")
+
+
+def test_tools_can_be_told_apart():
+    assert list(plotting.STYLES) == list(records.TOOLS.values())
+    for key in ("color", "linestyle"):
+        assert len({style[key] for style in plotting.STYLES.values()}) == 3
+
+
+def test_curve_averages_windows():
+    fig, ax = plt.subplots()
+    plotting.curve(ax, np.arange(6.0), "Keras", window=2)
+    pale, full = ax.get_lines()
+    np.testing.assert_array_equal(pale.get_ydata(), np.arange(6))
+    np.testing.assert_array_equal(full.get_ydata(), [0.5, 2.5, 4.5])
+    assert (full.get_color(), full.get_linestyle()) == ("#D55E00", "--")
+    plt.close(fig)
+
+
+def test_image_grid_places_images_row_by_row():
+    fig, ax = plt.subplots()
+    images = np.arange(1, 4)[:, None, None] * np.ones((3, 2, 2))
+    plotting.image_grid(ax, images, columns=2, captions=["a", "b", "c"])
+    canvas = ax.get_images()[0].get_array().filled(0)
+    ranks = [np.argwhere(canvas == value).mean(axis=0) for value in (1, 2, 3)]
+    assert ranks[0][0] == ranks[1][0] < ranks[2][0] and ranks[0][1] == ranks[2][1] < ranks[1][1]
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "c"]
+    plt.close(fig)
+
+
+def test_confusion_leaves_right_answers_white():
+    fig, ax = plt.subplots()
+    plotting.confusion(ax, np.array([[9, 1], [0, 8]]))
+    shown = ax.get_images()[0].get_array()
+    assert np.ma.getmaskarray(shown).tolist() == [[True, False], [True, True]]
+    assert sorted(text.get_text() for text in ax.texts) == ["1", "8", "9"]
+    plt.close(fig)
+
+
+def python(code, **env):
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", env=os.environ | env
+    )
+
+
+def test_tensorflow_starts_without_a_word():
+    done = python("import helpers.quiet_tensorflow, tensorflow as tf; print(int(tf.constant(2) + 1))")
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["3"], "", 0)
+
+
+def test_a_failing_start_is_not_hushed_up(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os; os.write(2, b'the reason'); raise ImportError('broken')", encoding="utf-8"
+    )
+    done = python(
+        "import sys; sys.path.insert(0, sys.argv[0] or '.'); import helpers.quiet_tensorflow",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode and "the reason" in done.stderr and "broken" in done.stderr
+
+
+def test_picture_is_drawn_from_the_notebooks(tmp_path, monkeypatch):
+    assert picture.owners("03_mlp_numpy")["gradient"] == "ours"
+    assert picture.owners("03_mlp_keras")["loop"] == "the tool's"
+    monkeypatch.setattr(picture, "PATH", tmp_path / "picture.png")
+    picture.main()
+    new, committed = imread(tmp_path / "picture.png"), imread(ROOT / "data" / "picture.png")
+    assert new.shape == committed.shape
+    assert np.abs(new - committed).mean() < 0.01, "run `python3 -m helpers picture`"
+
+
+def test_picture_refuses_a_stage_without_owner(monkeypatch):
+    monkeypatch.setattr(picture, "STAGES", ("batches", "coffee"))
+    with pytest.raises(ValueError, match="coffee"):
+        picture.owners("03_mlp_numpy")
+
+
+def test_benchmark_prints_every_candidate(capsys):
+    assert benchmark.main(["--rounds", "2"]) == 0
+    out = capsys.readouterr().out
+    for name in (
+        "five products alone",
+        "bound: ",
+        "NumPy, SGD",
+        "PyTorch, Adam",
+        "Keras fit, two dials, SGD",
+    ):
+        assert f"\n{name}" in out
+    assert "PyTorch, SGD               / NumPy, SGD" in out
