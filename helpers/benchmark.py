@@ -65,7 +65,7 @@ def main(arguments=()):
 
     numpy_step, torch_step = numpy_lesson["step_timer"], torch_lesson["step_timer"]
     adam = torch_lesson["torch"].optim.Adam
-    fit, tuned = keras_lesson["fit_timer"], {"steps_per_execution": 50, "jit_compile": False}
+    fit, tuned = keras_lesson["fit_timer"], {"steps_per_execution": 50, "jit_compile": True}
     calls = {
         "five products alone": self_timed(numpy_lesson["products_timer"]("float32")),
         "bound: 13.1 MFLOP at this machine's best": bound_timer(),

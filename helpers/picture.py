@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from helpers import ROOT, lessons, plotting, records
 
 PATH = ROOT / "data" / "picture.png"
-STAGES = ("batches", "loop", "forward", "gradient", "update", "metrics", "checkpoint")
+STAGES = ("batches", "loop", "forward", "loss", "gradient", "update", "metrics", "checkpoint")
 SHADES = {"ours": "#404040", "shared": "#a0a0a0", "the tool's": "#e8e8e8"}
 
 

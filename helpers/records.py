@@ -81,8 +81,10 @@ def bound(gap: float, limit: float = AGREED) -> str:
 
 
 def _first_departure(key: str, a: np.ndarray, b: np.ndarray) -> str:
+    if not key.endswith("losses"):
+        return ""
     apart = [difference(key, a[i : i + 1], b[i : i + 1]) > AGREED for i in range(len(a))]
-    return f" from step {apart.index(True) + 1}" if key.endswith("losses") else ""
+    return f" from step {apart.index(True) + 1}"
 
 
 def _verdict(key: str, mine: np.ndarray, theirs: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 """The two commands of the README, as far as that can be seen without installing everything."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -125,3 +126,20 @@ def test_requirements_and_pyproject_name_the_same_packages():
     assert all(str(Requirement(line).specifier).startswith("==") for line in groups["dev"])
     frameworks = {"keras", "tensorflow", "torch"}
     assert not frameworks & {Requirement(line).name for line in project["dependencies"]}
+
+
+def test_commands_in_the_texts_exist():
+    texts = [ROOT / "README.md", ROOT / "data" / "README.md", *(ROOT / "notebooks").glob("*.ipynb")]
+    named = {
+        name
+        for path in texts
+        for name in re.findall(r"python3 -m helpers (\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert named == set(command_line.COMMANDS)
+    readme = texts[0].read_text(encoding="utf-8")
+    assert re.findall(r"^    python3 -m helpers (\w+)$", readme, re.MULTILINE) == ["lab", "test"]
+
+
+def test_lab_starts_jupyterlab(capfd):
+    assert command_line.command_lab(["--version"]) == 0
+    assert capfd.readouterr().out.startswith("4.")

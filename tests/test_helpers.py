@@ -23,7 +23,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def a_record(**changes):
-    return {"losses": np.array([2.0, 1.0, 0.5]), "W": np.eye(2), "predictions": np.array([3, 1])} | changes
+    arrays = {"losses": np.array([2.0, 1.0, 0.5]), "W": np.eye(2), "predictions": np.array([3, 1])}
+    return arrays | {"accuracy": 0.5} | changes
 
 
 def test_record_survives_saving(folder):
@@ -66,12 +67,13 @@ def test_difference():
 def test_compare_says_where_a_run_departs(folder, capsys):
     records.save("01_x_keras", a_record())
     records.save("01_x_pytorch", a_record(W=np.eye(3)))
-    mine = a_record(losses=np.array([2.0, 1.1, 0.5]), predictions=np.array([3, 2]), own=1.0)
+    mine = a_record(losses=np.array([2.0, 1.1, 0.5]), predictions=np.array([3, 2]), accuracy=0.25, own=1.0)
     records.compare("01_x_numpy", mine)
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["losses"].count("1.0e-01 apart from step 2") == 2
     assert "within 1e-12" in lines["W"] and "other shape (3, 3)" in lines["W"]
     assert lines["predictions"].count("1 differ") == 2
+    assert lines["accuracy"].count("2.5e-01 apart") == 2
     assert lines["own"].split() == ["own"]
 
 

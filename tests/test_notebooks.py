@@ -82,7 +82,7 @@ def test_siblings_ask_the_same_exercises_and_solve_them(lesson):
             cell for cell in cells if cell.cell_type == "markdown" and cell.id.startswith("exercise-")
         ]:
             solution = next(cell for cell in cells if cell.id == f"{task.id}-solution")
-            assert "solution" in tags(solution) and solution.metadata["jupyter"]["source_hidden"]
+            assert "solution" in tags(solution) and solution.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
             assert solution.outputs
     assert ids[0] == ids[1] == ids[2]
     assert {"exercise-predict", "exercise-modify", "exercise-build"} <= set(ids[0])
