@@ -150,7 +150,8 @@ def graph(
         ends = dict(patchA=boxes[tail].get_bbox_patch(), patchB=boxes[tip].get_bbox_patch(), zorder=4)
         arrow = dict(connectionstyle=f"arc3,rad={bend}", **style, **ends)
         ax.annotate("", (column[tip], row[tip]), (column[tail], row[tail]), arrowprops=arrow)
-    ax.set(xlim=(min(column.values()) - 0.55, 0.55), ylim=(max(row.values()) + 0.75, min(row.values()) - 0.5))
+    bottom = max(row.values()) + (0.8 if notes else 0.4)
+    ax.set(xlim=(min(column.values()) - 0.55, 0.55), ylim=(bottom, min(row.values()) - 0.4))
     ax.axis("off")
 
 

@@ -65,9 +65,9 @@ def test_numpy_reproduces_both_adams(runs):
 
 
 def first_epoch(tool, **replace):
-    """The losses of a lesson's first epoch, and its weights then, with pieces of its source replaced."""
+    """A lesson's first epoch, with pieces of its source replaced: losses, weights, answers."""
     program = lessons.load(f"03_mlp_{tool}", until="evaluate-run", EPOCHS=1, **replace)
-    return {key: np.asarray(program[key]) for key in ("losses", "W1", "b1", "W2", "b2")}
+    return {key: np.asarray(program[key]) for key in ("losses", "W1", "b1", "W2", "b2", "P_test")}
 
 
 @pytest.fixture(scope="module")
@@ -75,31 +75,38 @@ def reference():
     return first_epoch("numpy")
 
 
+# One changed line each: gradients, update, order of the data, reductions, types.
 MUTATIONS = [
     ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (Z1 < 0)"),  # the ReLU mask, flipped
     ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (A1 >= 0)"),  # the ReLU mask, always true
     ("numpy", "dZ2 = (P - Y) / len(X)", "dZ2 = P - Y"),  # 1/n dropped
+    ("numpy", "dW2 = A1.T @ dZ2", "dW2 = Z1.T @ dZ2"),
+    ("numpy", "dA1 = dZ2 @ W2.T", "dA1 = dZ2 @ np.abs(W2.T)"),
     ("numpy", "db1 = dZ1.sum(axis=0)", "db1 = dZ1.mean(axis=0)"),
+    ("numpy", "A1 = np.maximum(Z1, 0)", "A1 = np.maximum(Z1, 0.001 * Z1)"),
     ("numpy", "W1 + b1", "W1"),
+    ("numpy", "E / E.sum(axis=1, keepdims=True)", "E / (1e-9 + E.sum(axis=1, keepdims=True))"),
+    ("numpy", "-np.log(P[Y == 1]).mean()", "-np.log(P[Y == 1]).sum()"),
     ("numpy", "w -= LEARNING_RATE * dw", "w -= 1.0000001 * LEARNING_RATE * dw"),
     ("numpy", "for rows in epoch:", "for rows in epoch[[0] * len(epoch)]:"),  # one batch, again and again
+    ("numpy", "rng.permutation(len(X_train))", "np.arange(len(X_train))"),  # no shuffling
     ("numpy", "seed=3", "seed=4"),
+    ("numpy", "6 / (n_in + n_out)", "6 / n_in"),
     ("numpy", ".astype(DTYPE) / 255  # (4000, 784)", ".astype(DTYPE) / 256  # (4000, 784)"),
-    (
-        "pytorch",
-        "parameter.copy_(torch.from_numpy(array.T))",
-        "parameter.copy_(torch.from_numpy(array.T).abs())",
-    ),
+    ("pytorch", "torch.from_numpy(array.T)", "torch.from_numpy(array.T).abs()"),
     ("pytorch", "numpy().T.copy()", "numpy().copy()"),  # a weight, transposed
     ("pytorch", "optimizer.zero_grad()", "pass"),
+    ("pytorch", "optimizer.step()", "optimizer.step(), optimizer.step()"),
+    ("pytorch", "loss.backward()", "(loss * (1 + 1e-9)).backward()"),
+    ("pytorch", "lr=LEARNING_RATE)", "lr=LEARNING_RATE, weight_decay=1e-9)"),
     ("pytorch", "torch.relu(self.hidden(X))", "torch.relu(self.hidden(X)).float().double()"),
-    ("pytorch", "batch_sampler=epoch.tolist()", "batch_size=BATCH"),  # in file order
+    ("pytorch", "batch_sampler=epoch.tolist()", "batch_size=BATCH"),  # in the file's order
     ("pytorch", "nn.CrossEntropyLoss()", "nn.CrossEntropyLoss(label_smoothing=1e-9)"),
-    (
-        "keras",
-        "model.fit(feed(batches), steps_per_epoch=steps,",
-        "model.fit(X_train, Y_train, batch_size=BATCH,",
-    ),
+    ("keras", 'activation="relu"', 'activation="gelu"'),
+    # Keras recovers the logits from behind a sigmoid as well: only the probabilities give this one away.
+    ("keras", 'activation="softmax"', 'activation="sigmoid"'),
+    ("keras", "SGD(LEARNING_RATE)", "SGD(LEARNING_RATE, momentum=1e-9)"),
+    ("keras", "feed(batches), steps_per_epoch=steps", "X_train, Y_train, batch_size=BATCH"),
     ("keras", "keras.config.set_floatx(DTYPE)", "keras.config.set_floatx('float32')"),
     ("keras", "self.model.reset_metrics()", "pass"),  # the running mean in the place of the batch's loss
 ]
@@ -112,17 +119,16 @@ def test_first_epochs_agree(reference, tool):
 
 
 @pytest.mark.parametrize(("tool", "old", "new"), MUTATIONS, ids=[f"{m[0]}: {m[2]}" for m in MUTATIONS])
+@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_a_broken_line_is_caught(reference, tool, old, new):
-    try:
-        broken = first_epoch(tool, replace={old: new})
-    except (ValueError, RuntimeError):
-        return  # the tool itself objects
+    broken = first_epoch(tool, replace={old: new})
     same_shapes = all(broken[key].shape == reference[key].shape for key in reference)
     assert not same_shapes or any(
         records.difference(key, broken[key], reference[key]) > records.AGREED for key in reference
     )
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_a_broken_line_shows_in_the_printed_table(reference, capsys):
     broken = first_epoch("numpy", replace={"(P - Y) / len(X)": "(P - Y)"})
     recorded = records.load("03_mlp_keras")

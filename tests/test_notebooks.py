@@ -82,7 +82,10 @@ def test_siblings_ask_the_same_exercises_and_solve_them(lesson):
             cell for cell in cells if cell.cell_type == "markdown" and cell.id.startswith("exercise-")
         ]:
             solution = next(cell for cell in cells if cell.id == f"{task.id}-solution")
-            assert "solution" in tags(solution) and solution.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
+            assert "solution" in tags(solution) and solution.metadata["jupyter"] == {
+                "source_hidden": True,
+                "outputs_hidden": True,
+            }
             assert solution.outputs
     assert ids[0] == ids[1] == ids[2]
     assert {"exercise-predict", "exercise-modify", "exercise-build"} <= set(ids[0])
@@ -165,8 +168,9 @@ def test_cells_are_small(name):
         if cell.cell_type == "code":
             lines = [line for line in cell.source.splitlines() if line.strip()]
             assert len(lines) <= 25, cell.id
-            # nbval lets a misspelt magic pass; the notebooks use none.
+            # nbval lets a misspelt magic pass, and shows what a semicolon hides; the notebooks use neither.
             assert not [line for line in lines if line.lstrip().startswith(("%", "!"))], cell.id
+            assert not lines[-1].endswith(";"), cell.id
             sizes.append(len(lines))
     assert median(sizes) <= 8
 

@@ -1,0 +1,197 @@
+"""Looks at the reader's installation, and says in plain words what is wrong with it and how to mend it.
+
+No package that a lesson uses is imported to look at it: the check works where they are missing or broken.
+"""
+
+import json
+import os
+import re
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.version import Version
+
+from helpers import ROOT
+from helpers.__main__ import missing as python_problem
+
+TITLES = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+NEED = {
+    "keras": "the Keras notebooks need it",
+    "tensorflow": "the Keras notebooks need it",
+    "torch": "the PyTorch notebooks need it",
+    "nbval": "the tests need it",
+    "pytest": "the tests need it",
+}
+NEWEST_PYTHON = (3, 13)  # beyond it, the pinned TensorFlow has no build
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+# For each variable of the environment: the values that do no harm, and what any other does.
+VARIABLES = {
+    "KERAS_BACKEND": ("tensorflow", "the Keras notebooks need tensorflow"),
+    "KERAS_MAX_EPOCHS": ("", "every `fit` would end early"),
+    "KERAS_MAX_STEPS_PER_EPOCH": ("", "every `fit` would end early"),
+    "MPLBACKEND": (".*(inline|ipympl|nbagg|widget).*", "no picture would appear in a notebook"),
+    "PYTHONOPTIMIZE": ("0", "Python would leave out every `assert`"),
+    **dict.fromkeys(THREADS, (r"\d+(,\d+)*", "that is no number of threads")),
+}
+KERAS_DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+
+
+def pins() -> dict[str, str]:
+    """Return the packages of requirements.txt by name, each with the version the lessons were made with."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def available(*names: str) -> bool:
+    """Return whether these packages are installed; if not, print which are missing and how to install them.
+
+    Args:
+        names: names of packages, as one imports them.
+    """
+    absent = [name for name in names if not _is_there(name)]
+    if absent:
+        subject = " and ".join(TITLES.get(name, name) for name in absent)
+        verb = "is" if len(absent) == 1 else "are"
+        command = " ".join(["%pip install", *(f"{name}=={pins()[name]}" for name in absent)])
+        print(f"{subject} {verb} not installed, so this cell has nothing to show. To install:\n{command}")
+    return not absent
+
+
+def check(installed: dict[str, str] | None = None) -> None:
+    """Print what is missing, too old or misconfigured, each with its remedy; or that nothing is.
+
+    Args:
+        installed: versions of packages by name, to see what the check would say about them; None: those
+            that are installed.
+    """
+    problems = findings(installed)
+    if not problems:
+        print(f"Python, {len(pins())} packages, the data, the settings: everything is there, and new enough.")
+        return
+    print("One thing to mend:" if len(problems) == 1 else f"{len(problems)} things to mend:")
+    for number, (problem, remedy) in enumerate(problems, start=1):
+        print(f"\n{number}. {problem}\n   {remedy}")
+    if any(remedy.startswith("%") for _, remedy in problems):
+        print("\nRun each line that begins with % in a cell of its own. Then restart the kernel")
+        print("(menu Kernel, Restart Kernel), and let the check run again.")
+
+
+def findings(installed: dict[str, str] | None = None) -> list[tuple[str, str]]:
+    """Return what `check` prints: for each problem a sentence and its remedy, the most basic first.
+
+    Args:
+        installed: versions of packages by name; None: those that are installed.
+    """
+    return [
+        *_python(),
+        *_checkout(),
+        *_hidden_packages(),
+        *_packages(installed),
+        *_data(),
+        *_environment(),
+        *_keras_settings(),
+    ]
+
+
+def _is_there(name):
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _python():
+    problem = python_problem(sys.version_info, lambda module: True)
+    if problem:
+        sentence, remedy = problem.split(": ", 1)
+        yield sentence + ".", remedy[0].upper() + remedy[1:]
+
+
+def _checkout():
+    """`helpers` may have been installed from another copy of the suite than the one that is being read."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "helpers" / "installation.py").is_file():
+            if folder.resolve() != ROOT:
+                yield f"The package `helpers` comes from another copy, {ROOT}.", f'%pip install -e "{folder}"'
+            return
+
+
+def _hidden_packages():
+    """Python looks in the notebook's own folder first: a `torch.py` there is what `import torch` finds."""
+    for name in pins():
+        for path in (Path(f"{name}.py"), Path(name, "__init__.py")):
+            if path.is_file():
+                found = path if path.parent == Path() else path.parent
+                sentence = f"{found}, beside the notebook, hides the package {name}."
+                yield sentence, f"Give {found} another name, such as my_{found}."
+
+
+def _packages(installed):
+    lacking = False
+    for name, pin in pins().items():
+        version = _version(name) if installed is None else installed.get(name)
+        need = NEED.get(name, "the suite needs it")
+        if version is None:
+            lacking = True
+            yield f"{name} is missing: {need}.", f"%pip install {name}=={pin}"
+        elif Version(version) < Version(pin):
+            sentence = f"{name} {version} is too old: {need} in version {pin} or newer."
+            yield sentence, f"%pip install {name}=={pin}"
+        elif installed is None and not _is_there(name):
+            sentence = f"{name} is damaged: it is listed as installed, but can't be found."
+            yield sentence, f"%pip install --force-reinstall --no-deps {name}=={pin}"
+    if lacking and sys.version_info[:2] > NEWEST_PYTHON:
+        newest = ".".join(map(str, NEWEST_PYTHON))
+        sentence = f"This Python is newer than {newest}: not every package above may exist for it yet."
+        yield sentence, f"Install Python {newest}, and call `python{newest} -m helpers lab`."
+
+
+def _version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _data():
+    try:
+        from helpers import data  # here, because it needs NumPy, which may be missing
+
+        data.load_mnist()
+    except ImportError:
+        return
+    except (OSError, ValueError) as error:
+        sentence, _, remedy = str(error).rpartition(". ")
+        yield sentence + ".", remedy
+
+
+def _environment():
+    for name, (harmless, effect) in VARIABLES.items():
+        value = os.environ.get(name, "").strip()
+        if value and not re.fullmatch(harmless, value):
+            remedy = f"Remove-Item Env:{name}" if sys.platform == "win32" else f"unset {name}"
+            remedy += "   (in the terminal, then start JupyterLab again from there)"
+            yield f"The environment variable {name} is {value}: {effect}.", remedy
+
+
+def _keras_settings():
+    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # Keras, too, passes over a file that isn't JSON
+        return
+    for name, default in KERAS_DEFAULTS.items():
+        value = settings.get(name, default)
+        if value != default:
+            value, default = json.dumps(value), json.dumps(default)
+            sentence = f'{path} sets "{name}" to {value}, which changes what Keras computes.'
+            yield sentence, f'In that file, write "{name}": {default}'
