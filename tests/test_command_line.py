@@ -143,3 +143,9 @@ def test_commands_in_the_texts_exist():
 def test_lab_starts_jupyterlab(capfd):
     assert command_line.command_lab(["--version"]) == 0
     assert capfd.readouterr().out.startswith("4.")
+
+
+def test_helpers_can_be_imported_from_anywhere(tmp_path):
+    code = "import helpers; print(helpers.ROOT)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == str(ROOT), done.stderr

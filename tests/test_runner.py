@@ -137,6 +137,17 @@ def test_differences_see_every_part_but_timings():
         assert "  cell result" in runner.differences(book(), book(**{name: value})), name
 
 
+def test_pictures_of_last_digits_may_differ_and_nothing_else():
+    def book(png, text="1"):
+        cell = new_code_cell("f()", id="gaps", metadata={"tags": [runner.LAST_DIGITS]})
+        data = {"image/png": png, "text/plain": text}
+        cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+        return new_notebook(cells=[cell])
+
+    assert runner.differences(book("AAAA"), book("BBBB")) == []
+    assert runner.differences(book("AAAA"), book("AAAA", text="2"))
+
+
 def test_unknown_names_say_what_there_is(folder):
     write(folder, "1")
     with pytest.raises(SystemExit, match="there are: 90_tiny"):
