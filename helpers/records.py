@@ -88,8 +88,6 @@ def _first_departure(key: str, a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _verdict(key: str, mine: np.ndarray, theirs: np.ndarray) -> str:
-    if not _comparable(mine, theirs):
-        return f"other shape {theirs.shape}"
     if mine.dtype.kind in "iub":
         count = np.count_nonzero(mine != theirs)
         return f"{count} differ" if count else "identical"
@@ -108,14 +106,23 @@ def compare(name: str, record: dict) -> None:
         record: the notebook's own run: numbers and arrays by name; names a sibling lacks are left out for it.
     """
     lesson, tool = name.rsplit("_", 1)
+    record = {key: np.asarray(value) for key, value in record.items()}
     columns = {TOOLS[other]: load(f"{lesson}_{other}") for other in TOOLS if other != tool}
+    for title, theirs in list(columns.items()):
+        other = [key for key in record.keys() & theirs.keys() if not _comparable(record[key], theirs[key])]
+        if other:
+            shapes = (
+                f"{min(other)} has shape {record[min(other)].shape} here and {theirs[min(other)].shape} there"
+            )
+            print(f"not compared with the recorded run of {title}: {shapes} (other data or settings)")
+            del columns[title]
     rows = {
-        key: [
-            _verdict(key, np.asarray(record[key]), theirs[key]) if key in theirs else ""
-            for theirs in columns.values()
-        ]
-        for key in record
+        key: [_verdict(key, mine, theirs[key]) if key in theirs else "" for theirs in columns.values()]
+        for key, mine in record.items()
+        if columns
     }
+    if not rows:
+        return
     key_width = max(map(len, rows))
     width = max(len(cell) for cells in [*rows.values(), list(columns)] for cell in cells) + 2
     print(f"{TOOLS[tool]:{key_width}}  " + "".join(f"{'to ' + title:{width}}" for title in columns).rstrip())

@@ -39,6 +39,10 @@ def median(seconds: list[float]) -> float:
     return statistics.median(seconds)
 
 
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
+
+
 def table(seconds: dict[str, list[float]], relative_to: str | None = None) -> None:
     """Print each median in microseconds, its quartiles, and its ratio to one row (by default the first).
 
@@ -53,5 +57,6 @@ def table(seconds: dict[str, list[float]], relative_to: str | None = None) -> No
     width = max(map(len, seconds))
     print(f"{'':{width}}  {'median':>9}  {'quartiles':>17}   ratio")
     for name, values in seconds.items():
-        low, middle, high = (1e6 * quartile for quartile in statistics.quantiles(values, n=4))
-        print(f"{name:{width}}  {middle:6.0f} us  {low:6.0f} to {high:6.0f}  {middle / 1e6 / base:6.2f}")
+        low, middle, high = (_short(1e6 * quartile) for quartile in statistics.quantiles(values, n=4))
+        ratio = median(values) / base
+        print(f"{name:{width}}  {middle:>6} us  {low:>6} to {high:>6}  {ratio:6.2f}")
