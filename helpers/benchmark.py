@@ -5,13 +5,10 @@ import functools
 import os
 import time
 
-from helpers.runner import THREADS
-
-os.environ.update(dict.fromkeys(THREADS, "1"))  # before any library that reads them is imported
-
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from helpers import lessons, timing
+from helpers import THREADS, lessons, timing
 
 # The five products of a step, a multiplication and an addition each.
 FLOP = 2 * 32 * (2 * 784 * 128 + 3 * 128 * 10)
@@ -57,6 +54,8 @@ def main(arguments=()):
     parser.add_argument("--rounds", type=int, default=21)
     rounds = max(2, parser.parse_args(arguments).rounds)
 
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # before TensorFlow, which reads them once, is imported
+    threadpool_limits(1)
     torch_lesson = lessons.load("03_mlp_pytorch", until="train-define", also=["measure-define"])
     torch_lesson["torch"].set_num_threads(1)
     numpy_lesson = lessons.load("03_mlp_numpy", until="train-define", also=["swap-define", "measure-define"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from helpers import ROOT
+from helpers import ROOT, THREADS
 from helpers.__main__ import missing as python_problem
 
 TITLES = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -25,13 +25,6 @@ NEED = {
     "pytest": "the tests need it",
 }
 NEWEST_PYTHON = (3, 13)  # beyond it, the pinned TensorFlow has no build
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-)
 # For each variable of the environment: the values that do no harm, and what any other does.
 VARIABLES = {
     "KERAS_BACKEND": ("tensorflow", "the Keras notebooks need tensorflow"),

@@ -18,18 +18,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbclient.util import run_sync
 
-from helpers import ROOT
+from helpers import ROOT, THREADS
 
 NOTEBOOKS = ROOT / "notebooks"
 TIMING = "nbval-ignore-output"
 LAST_DIGITS = "last-digits"  # a picture of rounding errors, which differ from processor to processor
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-)
 # Each of these changes the last digits of sums, products or exponentials: threads split a sum
 # elsewhere, and every kind of processor has its own order of adding. A feature or a library that the
 # machine hasn't got is passed over in silence.
