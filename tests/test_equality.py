@@ -1,5 +1,6 @@
 """The three tools compute the same numbers, at every step; and the checks that say so can fail."""
 
+import inspect
 from itertools import combinations
 
 import numpy as np
@@ -162,3 +163,11 @@ def test_finite_differences_hold_and_can_fail(tool, capsys):
 
     assert verdicts() == [True] * 4
     assert not all(verdicts(broken))
+
+
+def test_the_keras_timer_times_the_type_it_names():
+    # A layer keeps its type whatever `set_floatx` says later: easily, "float32" would be float64.
+    lesson = lessons.load("03_mlp_keras", until="update-define", also=["measure-define"])
+    for dtype in ("float32", "float64"):
+        net = inspect.getclosurevars(lesson["fit_timer"](dtype, rows=64)).nonlocals["net"]
+        assert {weight.dtype for weight in net.weights} == {dtype}
