@@ -41,7 +41,7 @@ def headings(name):
 def rows():
     """Each row of the map: the minutes, and the notebooks it links."""
     (table,) = (cell.source for cell in lessons.cells("00_start_here") if cell.id == "map")
-    for row in re.findall(r"^\| \d .*$", table, re.MULTILINE):
+    for row in re.findall(r"^\| \d+ .*$", table, re.MULTILINE):
         yield int(re.search(r"\| (\d+) \| \[", row)[1]), re.findall(r"\]\((\w+)\.ipynb\)", row)
 
 
