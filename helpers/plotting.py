@@ -3,11 +3,16 @@
 Functions take an Axes, draw on it and return nothing. No framework is imported here.
 """
 
+import io
 import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Image, display
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL.Image import Quantize
+from PIL.Image import open as open_image
 
 # Okabe and Ito's colours: apart for colour-blind readers; the line styles keep them apart in print.
 STYLES = {
@@ -182,3 +187,40 @@ def call_stacks(ax: Axes, stacks: dict[str, list[tuple[str, str]]]) -> None:
     top = max(map(len, stacks.values())) + 0.5
     ax.set(xlim=(-0.4, len(stacks) - 0.2), ylim=(0, top), ylabel="calls that have begun and not ended")
     ax.grid(False, axis="x")
+
+
+def owners(ax: Axes, table: dict[str, dict[str, str]]) -> None:
+    """Draw who owns what: a column a tool, a row a stage, the darker the more it is ours.
+
+    Args:
+        table: by tool and by stage "ours", "on request", "the tool's", or anything else, drawn in white.
+    """
+    shades = {"ours": "#404040", "on request": "#a0a0a0", "the tool's": "#e8e8e8"}
+    stages = list(next(iter(table.values())))
+    for column, (tool, column_of) in enumerate(table.items()):
+        for row, stage in enumerate(stages):
+            owner = column_of[stage]
+            ax.add_patch(plt.Rectangle((column, -row), 0.94, 0.88, color=shades.get(owner, "white")))
+            ink = "white" if owner == "ours" else "black"
+            ax.text(column + 0.47, 0.44 - row, owner, ha="center", va="center", color=ink, fontsize=9)
+        ax.text(column + 0.47, 1.05, tool, ha="center", weight="bold", color=STYLES[tool]["color"])
+    ax.set(xlim=(0, len(table)), ylim=(1 - len(stages), 1.4), xticks=[])
+    ax.set_yticks([0.44 - row for row in range(len(stages))], stages)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+
+
+def show(fig: Figure) -> None:
+    """Show a figure as a PNG with a palette of 256 colours, which takes a third of the bytes, and close it.
+
+    Args:
+        fig: a figure of few colours, such as lines and bars; photographs would lose some.
+    """
+    full, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format="png", bbox_inches="tight")
+    plt.close(fig)
+    # The octree keeps rare colours; the default would turn a thin line brown.
+    few = open_image(full).convert("RGB").quantize(256, method=Quantize.FASTOCTREE)
+    few.save(small, format="png", optimize=True)
+    display(Image(small.getvalue()))

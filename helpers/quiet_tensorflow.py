@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # after start-up: errors only
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leave a GPU's memory to other processes, too
 
 
 @contextlib.contextmanager

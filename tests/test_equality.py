@@ -76,41 +76,63 @@ def reference():
     return first_epoch("numpy")
 
 
-# One changed line each: gradients, update, order of the data, reductions, types.
-MUTATIONS = [
-    ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (Z1 < 0)"),  # the ReLU mask, flipped
-    ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (A1 >= 0)"),  # the ReLU mask, always true
-    ("numpy", "dZ2 = (P - Y) / len(X)", "dZ2 = P - Y"),  # 1/n dropped
-    ("numpy", "dW2 = A1.T @ dZ2", "dW2 = Z1.T @ dZ2"),
-    ("numpy", "dA1 = dZ2 @ W2.T", "dA1 = dZ2 @ np.abs(W2.T)"),
-    ("numpy", "db1 = dZ1.sum(axis=0)", "db1 = dZ1.mean(axis=0)"),
-    ("numpy", "A1 = np.maximum(Z1, 0)", "A1 = np.maximum(Z1, 0.001 * Z1)"),
-    ("numpy", "W1 + b1", "W1"),
-    ("numpy", "E / E.sum(axis=1, keepdims=True)", "E / (1e-9 + E.sum(axis=1, keepdims=True))"),
-    ("numpy", "-np.log(P[Y == 1]).mean()", "-np.log(P[Y == 1]).sum()"),
-    ("numpy", "w -= LEARNING_RATE * dw", "w -= 1.0000001 * LEARNING_RATE * dw"),
-    ("numpy", "for rows in epoch:", "for rows in epoch[[0] * len(epoch)]:"),  # one batch, again and again
-    ("numpy", "rng.permutation(len(X_train))", "np.arange(len(X_train))"),  # no shuffling
-    ("numpy", "seed=3", "seed=4"),
-    ("numpy", "6 / (n_in + n_out)", "6 / n_in"),
-    ("numpy", ".astype(DTYPE) / 255  # (4000, 784)", ".astype(DTYPE) / 256  # (4000, 784)"),
-    ("pytorch", "torch.from_numpy(array.T)", "torch.from_numpy(array.T).abs()"),
-    ("pytorch", "numpy().T.copy()", "numpy().copy()"),  # a weight, transposed
-    ("pytorch", "optimizer.zero_grad()", "pass"),
-    ("pytorch", "optimizer.step()", "optimizer.step(), optimizer.step()"),
-    ("pytorch", "loss.backward()", "(loss * (1 + 1e-9)).backward()"),
-    ("pytorch", "lr=LEARNING_RATE)", "lr=LEARNING_RATE, weight_decay=1e-9)"),
-    ("pytorch", "torch.relu(self.hidden(X))", "torch.relu(self.hidden(X)).float().double()"),
-    ("pytorch", "batch_sampler=epoch.tolist()", "batch_size=BATCH"),  # in the file's order
-    ("pytorch", "nn.CrossEntropyLoss()", "nn.CrossEntropyLoss(label_smoothing=1e-9)"),
-    ("keras", 'activation="relu"', 'activation="gelu"'),
-    # Keras recovers the logits from behind a sigmoid as well: only the probabilities give this one away.
-    ("keras", 'activation="softmax"', 'activation="sigmoid"'),
-    ("keras", "SGD(LEARNING_RATE)", "SGD(LEARNING_RATE, momentum=1e-9)"),
-    ("keras", "feed(batches), steps_per_epoch=steps", "X_train, Y_train, batch_size=BATCH"),
-    ("keras", "keras.config.set_floatx(DTYPE)", "keras.config.set_floatx('float32')"),
-    ("keras", "self.model.reset_metrics()", "pass"),  # the running mean in the place of the batch's loss
-]
+# One changed line each, in the program of one tool. The last lines of a run count those that are caught.
+MUTATIONS = {
+    "model": [
+        ("numpy", "A1 = np.maximum(Z1, 0)", "A1 = np.maximum(Z1, 0.001 * Z1)"),
+        ("numpy", "W1 + b1", "W1"),
+        ("numpy", "E / E.sum(axis=1, keepdims=True)", "E / (1e-9 + E.sum(axis=1, keepdims=True))"),
+        ("numpy", "seed=3", "seed=4"),
+        ("numpy", "6 / (n_in + n_out)", "6 / n_in"),
+        ("pytorch", "torch.from_numpy(array.T)", "torch.from_numpy(array.T).abs()"),
+        ("pytorch", "numpy().T.copy()", "numpy().copy()"),  # a weight, transposed
+        ("pytorch", "torch.relu(self.hidden(X))", "torch.relu(self.hidden(X)).float().double()"),
+        ("pytorch", "nn.CrossEntropyLoss()", "nn.CrossEntropyLoss(label_smoothing=1e-9)"),
+        ("keras", 'activation="relu"', 'activation="gelu"'),
+        # Keras recovers the logits from behind a sigmoid as well: only the probabilities give this one away.
+        ("keras", 'activation="softmax"', 'activation="sigmoid"'),
+        ("keras", "keras.config.set_floatx(DTYPE)", "keras.config.set_floatx('float32')"),
+    ],
+    "gradients": [
+        ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (Z1 < 0)"),  # the ReLU mask, flipped
+        ("numpy", "dZ1 = dA1 * (Z1 > 0)", "dZ1 = dA1 * (A1 >= 0)"),  # the ReLU mask, always true
+        ("numpy", "dZ2 = (P - Y) / len(X)", "dZ2 = P - Y"),  # 1/n dropped
+        ("numpy", "dW2 = A1.T @ dZ2", "dW2 = Z1.T @ dZ2"),
+        ("numpy", "dA1 = dZ2 @ W2.T", "dA1 = dZ2 @ np.abs(W2.T)"),
+        ("numpy", "dW1 = X.T @ dZ1", "dW1 = X.T @ dA1"),
+        ("pytorch", "loss.backward()", "(loss * (1 + 1e-9)).backward()"),
+        ("pytorch", "optimizer.zero_grad()", "pass"),
+    ],
+    "update": [
+        ("numpy", "w -= LEARNING_RATE * dw", "w -= 1.0000001 * LEARNING_RATE * dw"),
+        ("numpy", "w -= LEARNING_RATE * dw", "w += LEARNING_RATE * dw"),
+        ("pytorch", "optimizer.step()", "optimizer.step(), optimizer.step()"),
+        ("pytorch", "lr=LEARNING_RATE)", "lr=LEARNING_RATE, weight_decay=1e-9)"),
+        ("keras", "SGD(LEARNING_RATE)", "SGD(LEARNING_RATE, momentum=1e-9)"),
+    ],
+    "data order": [
+        ("numpy", "for rows in epoch:", "for rows in epoch[[0] * len(epoch)]:"),  # one batch, again and again
+        ("numpy", "rng.permutation(len(X_train))", "np.arange(len(X_train))"),  # no shuffling
+        ("numpy", ".astype(DTYPE) / 255  # (4000, 784)", ".astype(DTYPE) / 256  # (4000, 784)"),
+        ("pytorch", "batch_sampler=epoch.tolist()", "batch_size=BATCH"),  # in the file's order
+        ("keras", "feed(batches), steps_per_epoch=steps", "X_train, Y_train, batch_size=BATCH"),
+        ("keras", "yield X_train[rows], Y_train[rows]", "yield X_train[rows], Y_train[rows[::-1]]"),
+    ],
+    "reductions": [
+        ("numpy", "db1 = dZ1.sum(axis=0)", "db1 = dZ1.mean(axis=0)"),
+        ("numpy", "-np.log(P[Y == 1]).mean()", "-np.log(P[Y == 1]).sum()"),
+        ("pytorch", "nn.CrossEntropyLoss()", 'nn.CrossEntropyLoss(reduction="sum")'),
+        ("keras", "self.model.reset_metrics()", "pass"),  # the running mean in the place of the batch's loss
+        ("keras", 'loss="categorical_crossentropy", metrics', 'loss="mse", metrics'),
+    ],
+}
+CHANGES = [(kind, *change) for kind, changes in MUTATIONS.items() for change in changes]
+
+
+def test_lines_of_every_kind_are_broken_in_every_tool():
+    assert len({change[1:] for change in CHANGES}) == len(CHANGES) >= 25
+    assert all(len(changes) >= 5 for changes in MUTATIONS.values())
+    assert {tool for _, tool, _, _ in CHANGES} == set(TOOLS)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -119,9 +141,11 @@ def test_first_epochs_agree(reference, tool):
         assert records.difference(key, array, reference[key]) <= records.AGREED, key
 
 
-@pytest.mark.parametrize(("tool", "old", "new"), MUTATIONS, ids=[f"{m[0]}: {m[2]}" for m in MUTATIONS])
+@pytest.mark.parametrize(
+    ("kind", "tool", "old", "new"), CHANGES, ids=[f"{c[0]}, {c[1]}: {c[3]}" for c in CHANGES]
+)
 @pytest.mark.filterwarnings("ignore:divide by zero")
-def test_a_broken_line_is_caught(reference, tool, old, new):
+def test_a_broken_line_is_caught(reference, kind, tool, old, new):
     broken = first_epoch(tool, replace={old: new})
     same_shapes = all(broken[key].shape == reference[key].shape for key in reference)
     assert not same_shapes or any(

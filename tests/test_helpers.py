@@ -1,5 +1,6 @@
-"""Records, timing, plotting, the quiet start-up, the picture and the benchmark."""
+"""Records, timing, plotting, the quiet start-up and the benchmark."""
 
+import io
 import subprocess
 import sys
 from itertools import count
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from helpers import ROOT, benchmark, picture, plotting, records, timing
+from helpers import benchmark, plotting, records, timing
 
 
 @pytest.fixture
@@ -174,20 +175,22 @@ def test_a_failing_start_is_not_hushed_up(tmp_path):
     assert done.returncode and "the reason" in done.stderr and "broken" in done.stderr
 
 
-def test_picture_is_drawn_from_the_notebooks(tmp_path, monkeypatch):
-    assert picture.owners("03_mlp_numpy")["gradient"] == "ours"
-    assert picture.owners("03_mlp_keras")["loop"] == "the tool's"
-    monkeypatch.setattr(picture, "PATH", tmp_path / "picture.png")
-    picture.main()
-    new, committed = imread(tmp_path / "picture.png"), imread(ROOT / "data" / "picture.png")
-    assert new.shape == committed.shape
-    assert np.abs(new - committed).mean() < 0.01, "run `python3 -m helpers picture`"
-
-
-def test_picture_refuses_a_stage_without_owner(monkeypatch):
-    monkeypatch.setattr(picture, "STAGES", ("batches", "coffee"))
-    with pytest.raises(ValueError, match="coffee"):
-        picture.owners("03_mlp_numpy")
+def test_show_keeps_the_colours_and_saves_bytes(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "display", shown.append)
+    fig, ax = plt.subplots()
+    plotting.curve(ax, np.random.default_rng(0).random(300), "NumPy")
+    ax.axhline(0.5, linewidth=3, color=plotting.STYLES["Keras"]["color"])
+    full = io.BytesIO()
+    fig.savefig(full, format="png", bbox_inches="tight")
+    plotting.show(fig)
+    assert not plt.fignum_exists(fig.number)
+    (image,) = shown
+    assert len(image.data) < 0.6 * len(full.getvalue())
+    drawn, before = (imread(io.BytesIO(data))[..., :3] for data in (image.data, full.getvalue()))
+    assert drawn.shape == before.shape and np.abs(drawn - before).max() < 0.1
+    orange = np.array([0xD5, 0x5E, 0x00]) / 255
+    assert np.abs(drawn - orange).max(axis=-1).min() < 0.02
 
 
 def test_benchmark_prints_every_candidate(capsys):
