@@ -1,0 +1,148 @@
+"""Counts code: its lines, the names and constructs in it, what changed, and how deep its calls go."""
+
+import ast
+import difflib
+import inspect
+import re
+import sys
+from collections import Counter, defaultdict
+
+from helpers import lessons
+
+
+def program_cells(name, shared=True):
+    """Return {heading: {cell id: source}} of a notebook's program; its own cells alone if not `shared`."""
+    heading, found = "", defaultdict(dict)
+    for cell in lessons.cells(name):
+        tags = cell.metadata.get("tags", ())
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^## (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+        elif "program" in tags and (shared or "shared" not in tags):
+            found[heading][cell.id] = cell.source
+    return found
+
+
+def code_of(*things):
+    """Return the source of functions and classes; of a class, its first line and its methods.
+
+    (Of a class that was made in a notebook, Python 3.11 finds no more.)
+    """
+    text = []
+    for thing in things:
+        inner = [thing]
+        if inspect.isclass(thing):
+            inner = vars(thing).values()
+            text.append(f"class {thing.__name__}({thing.__base__.__name__}):")
+        text += [inspect.getsource(function) for function in inner if inspect.isfunction(function)]
+    return "\n".join(text)
+
+
+def lines_of(source):
+    """Return the lines of a source as they stand, without comments, blank lines and indentation."""
+    lines = [line.split("  #")[0].strip() for line in source.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def lines_changed(old, new, without=()):
+    """Return how many lines of the program `new` are not those of `old`; both are sources.
+
+    Both are cut into top-level statements, and each new one is laid beside the old one of the same name
+    (what stands before its first bracket or equals sign). A line that is new, gone or different counts one;
+    a statement that `old` hasn't got counts whole, and one that `new` leaves out, or named in `without`,
+    nothing; nor do comments and blank lines. Both should have gone through the same formatter.
+    """
+    old, new = _by_name(old), _by_name(new)
+    count = 0
+    for name in new.keys() - set(without):
+        edits = difflib.SequenceMatcher(None, old.get(name, []), new[name]).get_opcodes()
+        count += sum(max(i2 - i1, j2 - j1) for kind, i1, i2, j1, j2 in edits if kind != "equal")
+    return count
+
+
+def _by_name(source):
+    found = {}
+    for statement in ast.parse(source).body:
+        first = min([statement, *getattr(statement, "decorator_list", [])], key=lambda node: node.lineno)
+        lines = lines_of("\n".join(source.splitlines()[first.lineno - 1 : statement.end_lineno]))
+        found.setdefault(re.split("[(=:]", ast.unparse(statement))[0].strip(), lines)
+    return found
+
+
+def imported(sources, packages):
+    """Return the names that imports in `sources` give to modules and classes of `packages`, a set."""
+    found = set()
+    for node in _nodes(sources):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None)
+            for item in node.names:
+                path = f"{module}.{item.name}" if module else item.name
+                if path.split(".")[0] in packages:
+                    found.add(item.asname or item.name)
+    return found
+
+
+def names_used(sources, modules, types):
+    """Return the names of a tool in `sources`: dotted ones that begin in one of `modules` (`np.exp`), and
+    attributes that are public in one of `types` (`.sum`) and that the sources don't assign themselves.
+
+    An attribute is known by its name alone, so one of another tool's that is called the same is taken, too.
+    """
+    nodes = list(_nodes(sources))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}  # self.hidden = ...
+    public = {name for kind in types for name in dir(kind) if not name.startswith("_")} - own
+    found = set()
+    for node in nodes:
+        path = ast.unparse(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+        dotted = re.fullmatch(r"[\w.]+", path)
+        if dotted and path.split(".")[0] in modules:
+            found.add(path)
+        elif node in attributes and node.attr in public and not (dotted and path.startswith("np.")):
+            found.add("." + node.attr)
+    return {path for path in found if not any(other.startswith(path + ".") for other in found)}
+
+
+def constructs(sources):
+    """Return which of inheritance, super, decorator, with, yield and lambda occur in `sources`."""
+    found = set()
+    for node in _nodes(sources):
+        if isinstance(node, ast.ClassDef) and node.bases:
+            found.add("inheritance")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super":
+            found.add("super")
+        if getattr(node, "decorator_list", None):
+            found.add("decorator")
+        if isinstance(node, ast.With | ast.Yield | ast.Lambda):
+            found.add(type(node).__name__.lower())
+    return found
+
+
+def _nodes(sources):
+    return (node for source in sources for node in ast.walk(ast.parse(source)))
+
+
+def depths(run, packages):
+    """Call `run`, and return {cell id: how many calls of functions of `packages` it had on top, at most}.
+
+    A cell is known by the file name that `lessons.load` gives it. Calls of Python functions count, those
+    inside C++ don't, nor do comprehensions, which are calls in some versions of Python only.
+    """
+    deepest, stack = Counter(), []
+
+    def profile(frame, event, arg):
+        if event == "call":
+            cell = re.search(r"\[([\w-]+)\]", frame.f_code.co_filename)
+            under, depth = stack[-1] if stack else (None, 0)
+            package = frame.f_globals.get("__name__", "").split(".")[0]
+            inner = package in packages and not frame.f_code.co_name.startswith("<")
+            stack.append((cell[1], 0) if cell else (under, depth + inner))
+            deepest[stack[-1][0]] = max(deepest[stack[-1][0]], stack[-1][1])
+        elif event == "return" and stack:
+            stack.pop()
+
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return deepest

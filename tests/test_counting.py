@@ -1,0 +1,74 @@
+"""What lesson 12 counts with."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from helpers import counting
+
+OLD = "def f(x):\n    y = 2 * x\n    return y"
+
+
+@pytest.mark.parametrize(
+    ("new", "count"),
+    [
+        (OLD, 0),
+        (OLD.replace("x\n", "x  # twice\n\n"), 0),
+        (OLD.replace("2 * x", "[\n        2,\n        x,\n    ]"), 4),
+        (OLD.replace("2", "3"), 1),
+        (OLD.replace("return", "y += 1\n    return"), 1),
+        (OLD.replace("    y = 2 * x\n", ""), 1),
+        (OLD.replace("f(", "g("), 3),
+        (OLD + "\nz = f(1)", 1),
+        ("z = 1", 1),
+    ],
+)
+def test_lines_changed(new, count):
+    assert counting.lines_changed(OLD, new) == count
+    assert counting.lines_changed(OLD, new + "\nnote(1)", without=["note"]) == count
+
+
+def test_lines_of():
+    assert counting.lines_of("# why\nx = 1  # one\n\n    y = '#'\n") == ["x = 1", "y = '#'"]
+
+
+def test_names_and_constructs():
+    sources = [
+        "import numpy as np\nfrom torch import nn\nimport helpers",
+        "class A(nn.Module):\n    def f(self):\n        self.size = np.random.rand(3).sum()\n"
+        "        return super().f(self.size, np.exp, local.mean, local.copy)",
+    ]
+    assert counting.imported(sources, {"numpy"}) == {"np"}
+    assert counting.imported(sources, {"torch"}) == {"nn"}
+    # `size` is assigned here, so it is no name of NumPy's.
+    assert counting.names_used(sources, {"np"}, [np.ndarray]) == {
+        "np.random.rand", "np.exp", ".sum", ".mean", ".copy",
+    }  # fmt: skip
+    assert counting.names_used(sources, {"nn"}, []) == {"nn.Module"}
+    assert counting.constructs(sources) == {"inheritance", "super"}
+    assert counting.constructs(["with a: f = lambda: 0", "def g():\n    yield 1"]) == {
+        "with",
+        "lambda",
+        "yield",
+    }
+
+
+def test_program_cells():
+    every = counting.program_cells("03_mlp_numpy")
+    assert list(every["Model"]) == ["model-softmax", "model-forward"]
+    assert "data-load" in every["Data"] and "data-load" not in counting.program_cells(
+        "03_mlp_numpy", shared=False
+    ).get("Data", {})
+
+
+def test_code_of_a_class_and_a_function():
+    text = counting.code_of(functools.partialmethod, functools.wraps)
+    assert text.startswith("class partialmethod(object):\n    def __init__") and "\ndef wraps(" in text
+
+
+def test_depths():
+    code = compile("np.mean(np.ones(3))", "lesson.ipynb[cell]", "exec")
+    deepest = counting.depths(lambda: exec(code, {"np": np}), {"numpy"})
+    assert deepest["cell"] >= 2  # `mean` calls another function of NumPy's
+    assert counting.depths(lambda: exec(code, {"np": np}), {"torch"})["cell"] == 0
