@@ -1,0 +1,49 @@
+"""The README says what lesson 12 has found."""
+
+import pytest
+from matplotlib.image import imread
+
+from helpers import lessons, readme
+
+
+def test_the_verdict_in_the_readme_is_current():
+    assert readme.PAGE.read_text(encoding="utf-8") == readme.page(), "run `python3 -m helpers readme`"
+
+
+def test_the_picture_in_the_readme_is_current():
+    assert readme.PICTURE.read_bytes() == readme.picture(), "run `python3 -m helpers readme`"
+
+
+def test_another_verdict_would_show(tmp_path, monkeypatch):
+    changed = tmp_path / "README.md"
+    old = readme.page()
+    changed.write_text(old.replace("holds partly", "holds", 1), encoding="utf-8")
+    monkeypatch.setattr(readme, "PAGE", changed)
+    assert changed.read_text(encoding="utf-8") != readme.page() == old
+
+
+def test_both_are_written(tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n<!-- verdict -->\n<!-- end -->\nthe rest\n", encoding="utf-8")
+    monkeypatch.setattr(readme, "PAGE", page)
+    monkeypatch.setattr(readme, "PICTURE", tmp_path / "picture.png")
+    readme.main()
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n") and text.endswith("the rest\n") and text.count("\n| ") > 10
+    assert imread(tmp_path / "picture.png").ndim == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "picture.png"]
+
+
+def test_what_is_missing_is_said(tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n", encoding="utf-8")
+    monkeypatch.setattr(readme, "PAGE", page)
+    with pytest.raises(ValueError, match="no place for the verdict"):
+        readme.main()
+    cells = lessons.cells(readme.LESSON)
+    for cell in cells:
+        if cell.id == "verdict-picture":
+            cell.outputs = []
+    monkeypatch.setattr(lessons, "cells", lambda name: cells)
+    with pytest.raises(ValueError, match="helpers run 12_key_differences"):
+        readme.picture()
