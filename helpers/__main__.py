@@ -18,7 +18,7 @@ COMMANDS = {
     "check": "[NOTEBOOKS]: rerun them as other processors would, and compare",
     "benchmark": "time the same training in several libraries",
     "download": "[--from FILE or ADDRESS]: fetch the full MNIST",
-    "readme": "put the verdict and the picture of lesson 12 into the README",
+    "readme": "put the verdict and the picture of lesson 22 into the README",
 }
 HELP = "usage: python3 -m helpers COMMAND\n\n" + "".join(
     "  {:10} {}\n".format(name, text) for name, text in COMMANDS.items()

@@ -1,4 +1,4 @@
-"""Puts into the README what lesson 12 has found: its verdict as a table, and its picture."""
+"""Puts into the README what lesson 22 has found: its verdict as a table, and its picture."""
 
 import base64
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from helpers import ROOT, lessons
 
-LESSON = "12_key_differences"
+LESSON = "22_key_differences"
 PAGE, PICTURE = ROOT / "README.md", ROOT / "data" / "picture.png"
 BLOCK = re.compile(r"(?<=<!-- verdict -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def output(cell_id, kind):
-    """Return the first output of that MIME type (a string) of a cell of lesson 12.
+    """Return the first output of that MIME type (a string) of a cell of lesson 22.
 
     Raises a ValueError that says what to do where there is none.
     """

@@ -1,4 +1,4 @@
-"""What lesson 12 counts with."""
+"""What lesson 22 counts with."""
 
 import functools
 

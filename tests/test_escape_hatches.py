@@ -1,4 +1,4 @@
-"""The escape hatches of lesson 12: three tools agree, finite differences confirm it, a broken line shows."""
+"""The escape hatches of lesson 22: three tools agree, finite differences confirm it, a broken line shows."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ from helpers import lessons  # not NumPy, for which the lesson first sets the nu
 
 wanted = json.loads(sys.argv[1])
 heading, other = "", []  # the program cells of other sections
-for cell in lessons.cells("12_key_differences"):
+for cell in lessons.cells("22_key_differences"):
     if cell.cell_type == "markdown" and cell.source.startswith("## "):
         heading = cell.source.splitlines()[0][3:]
     if cell.cell_type == "code" and heading not in ("", "Setup", "Flexibility"):
@@ -61,7 +61,7 @@ for cell in lessons.cells("12_key_differences"):
 
 
 def load(skip=(), **settings):
-    return lessons.load("12_key_differences", until=LAST, skip=[*other, *skip], **settings)
+    return lessons.load("22_key_differences", until=LAST, skip=[*other, *skip], **settings)
 
 
 def rows(lesson):

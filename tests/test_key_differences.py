@@ -1,4 +1,4 @@
-"""Lesson 12 measures the lessons as they are: another line in a lesson is another figure in the verdict."""
+"""Lesson 22 measures the lessons as they are: another line in a lesson is another figure in the verdict."""
 
 import json
 import re
@@ -30,8 +30,8 @@ nbformat.write(notebook, path)
 lessons.NOTEBOOKS = copy
 
 parts = ("flex-", "ease-", "speed-", "control-intervene-run")
-skip = [cell.id for cell in lessons.cells("12_key_differences") if cell.id.startswith(parts)]
-lesson = lessons.load("12_key_differences", until="verdict-development", skip=skip)
+skip = [cell.id for cell in lessons.cells("22_key_differences") if cell.id.startswith(parts)]
+lesson = lessons.load("22_key_differences", until="verdict-development", skip=skip)
 lesson["claim"]("all", "", "1", [True, True])
 lesson["claim"]("some", "", "1", [True, False])
 lesson["claim"]("none", "", "1", [False, False])
@@ -46,7 +46,7 @@ def with_a_line_more(tmp_path_factory):
     return json.loads((folder / "rows.json").read_text(encoding="utf-8"))
 
 
-def rows_of(cell_id, name="12_key_differences"):
+def rows_of(cell_id, name="22_key_differences"):
     """The rows of a table that a cell shows, or, in a lesson, says."""
     (cell,) = (cell for cell in lessons.cells(name) if cell.id == cell_id)
     text = cell.outputs[0].data["text/markdown"] if cell.cell_type == "code" else cell.source

@@ -16,7 +16,7 @@ LESSONS = sorted({match[1] for name in PATHS if (match := SIBLING.fullmatch(name
 FIRST = ["Goal", "Setup"]
 LAST = ["Check", "Measure", "What the tool did for us", "Exercises", "Key points"]
 TIMING = "nbval-ignore-output"
-TIMED_TABLES = ("verdict-table", "guide-table")  # lesson 12's, with rows on what was timed above them
+TIMED_TABLES = ("verdict-table", "guide-table")  # lesson 22's, with rows on what was timed above them
 
 
 def read(name):

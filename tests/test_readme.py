@@ -1,4 +1,4 @@
-"""The README says what lesson 12 has found."""
+"""The README says what lesson 22 has found."""
 
 import pytest
 from matplotlib.image import imread
@@ -45,5 +45,5 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         if cell.id == "verdict-picture":
             cell.outputs = []
     monkeypatch.setattr(lessons, "cells", lambda name: cells)
-    with pytest.raises(ValueError, match="helpers run 12_key_differences"):
+    with pytest.raises(ValueError, match="helpers run 22_key_differences"):
         readme.picture()
