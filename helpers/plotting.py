@@ -5,11 +5,13 @@ Functions take an Axes, draw on it and return nothing. No framework is imported 
 
 import io
 import itertools
+from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL.Image import Quantize
 from PIL.Image import open as open_image
@@ -211,16 +213,53 @@ def owners(ax: Axes, table: dict[str, dict[str, str]]) -> None:
     ax.grid(False)
 
 
-def show(fig: Figure) -> None:
-    """Show a figure as a PNG with a palette of 256 colours, which takes a third of the bytes, and close it.
+def show(fig: Figure, alt: str) -> None:
+    """Show a figure as a PNG that carries its description, and close it.
 
     Args:
-        fig: a figure of few colours, such as lines and bars; photographs would lose some.
+        fig: a figure of few colours, such as lines, bars and digits: a palette of 256 takes a third of
+            the bytes.
+        alt: one or two sentences for those who can't see it: what it shows, with its numbers, which the
+            page computes.
+
+    Raises:
+        ValueError: the description is missing, or a line or bar that is labelled with a tool's name isn't
+            drawn in that tool's style.
     """
+    if len(alt.split()) < 5:
+        raise ValueError("a figure needs a description: one or two sentences, with its numbers")
+    drawn = _drawn(fig)
     full, small = io.BytesIO(), io.BytesIO()
     fig.savefig(full, format="png", bbox_inches="tight")
     plt.close(fig)
     # The octree keeps rare colours; the default would turn a thin line brown.
     few = open_image(full).convert("RGB").quantize(256, method=Quantize.FASTOCTREE)
     few.save(small, format="png", optimize=True)
-    display(Image(small.getvalue()))
+    # nbconvert and others read `alt`; `drawn` is for tests/test_pictures.py.
+    display(Image(small.getvalue(), alt=alt), metadata={"image/png": {"drawn": drawn}})
+
+
+def _drawn(fig):
+    """What stands in a figure, less its numbers: a line of text for each thing that is drawn."""
+    said = []
+    for ax in fig.axes:
+        title = ax.get_title("left") or ax.get_title()
+        labels = [title, ax.get_xlabel(), ax.get_ylabel(), f"{ax.get_xscale()}, {ax.get_yscale()}"]
+        said.append("axes: " + " | ".join(labels))
+        for line in ax.lines:
+            label, colour = line.get_label(), to_hex(line.get_color()).upper()
+            named = [tool for tool in STYLES if label == tool or label.startswith((f"{tool} ", f"{tool},"))]
+            for tool in named:
+                if colour != STYLES[tool]["color"]:
+                    raise ValueError(f"the line {label!r} is drawn in {colour}, not in the colour of {tool}")
+            label = "" if label.startswith("_") else label
+            look = f"{colour} {line.get_linestyle()} {line.get_marker()}"
+            said.append(f"line: {label} | {look} | {len(line.get_xdata())}")
+        said += [f"image: {image.get_array().shape} {image.cmap.name}" for image in ax.images]
+        patches = Counter(to_hex(patch.get_facecolor()).upper() for patch in ax.patches)
+        said += [f"patches: {colour} | {count}" for colour, count in sorted(patches.items())]
+        said += [f"{type(group).__name__}: {len(group.get_offsets())}" for group in ax.collections]
+        said.append(f"texts: {len(ax.texts)}")
+        if ax.get_legend():
+            said.append("legend: " + " | ".join(text.get_text() for text in ax.get_legend().get_texts()))
+    return said

@@ -1,6 +1,7 @@
 """Records, timing, plotting, the quiet start-up and the benchmark."""
 
 import io
+import json
 import subprocess
 import sys
 from itertools import count
@@ -65,11 +66,12 @@ def test_difference():
     assert gap("losses", [0.0], [0.0]) == 0
 
 
-def test_compare_says_where_a_run_departs(folder, capsys):
+def test_compare_says_where_a_run_departs_and_raises(folder, capsys):
     records.save("01_x_keras", a_record())
     records.save("01_x_pytorch", a_record())
     mine = a_record(losses=np.array([2.0, 1.1, 0.5]), predictions=np.array([3, 2]), accuracy=0.25, own=1.0)
-    records.compare("01_x_numpy", mine)
+    with pytest.raises(AssertionError, match=r"accuracy from Keras's, .*losses from PyTorch's"):
+        records.compare("01_x_numpy", mine)
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["losses"].count("1.0e-01 apart from step 2") == 2
     assert lines["W"].count("within 1e-12") == 2
@@ -78,17 +80,99 @@ def test_compare_says_where_a_run_departs(folder, capsys):
     assert lines["own"].split() == ["own"]
 
 
-def test_compare_says_when_there_is_nothing_to_compare(folder, capsys):
-    records.save("01_x_keras", a_record(W=np.eye(3)))
-    records.save("01_x_pytorch", a_record())
-    records.compare("01_x_numpy", a_record())
+def test_compare_raises_only_under_the_records_settings(folder, capsys):
+    for tool in ("keras", "pytorch"):
+        records.save(f"01_x_{tool}", a_record(settings=["5k", 3]))
+    records.compare("01_x_numpy", a_record(settings=["5k", 3]))
+    other = a_record(settings=["5k", 2], losses=np.array([2.0, 1.1, 0.5]))
+    capsys.readouterr()
+    records.compare("01_x_numpy", other)
     out = capsys.readouterr().out
-    assert "not compared with the recorded run of Keras: W has shape (2, 2) here and (3, 3) there" in out
-    assert "to PyTorch" in out and "to Keras" not in out
-    records.compare("01_x_numpy", a_record(losses=np.ones(7)))
+    assert "other settings than in the recorded run of Keras: 2 for 3\n" in out and "from step 2" in out
+    for mine in (other | {"settings": ["5k", 3]}, a_record(settings=["5k", 3], W=np.eye(3))):
+        with pytest.raises(AssertionError):
+            records.compare("01_x_numpy", mine)
+    capsys.readouterr()
+    records.compare("01_x_numpy", a_record(settings=["5k", 7], losses=np.ones(7)))
     out = capsys.readouterr().out
     assert "recorded run of PyTorch: losses has shape (7,) here and (3,) there" in out
-    assert len(out.splitlines()) == 2
+    assert len(out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "words"),
+    [
+        ([1.0, 2.0 + 1e-15], [1, 2], {}, "within 1e-14"),
+        (np.float32([1, 2]), [1.0, 2.000001], {}, "within 1e-05"),
+        (np.float32([1, 2]), [1.0, 2.000001], {"limit": 1e-12}, "within 1e-05"),  # never below the type's
+        ([1.0, 2.001], [1.0, 2.0], {"limit": 1e-3}, "within 1e-03"),
+        (np.ones(3) / 3 * 3, 1, {}, "within 1e-14"),
+        ([1e-9, 1.0], [1.0000001e-9, 1.0], {}, "within 1e-14"),  # relative to the largest
+        ([3, 1], [3, 1], {}, "identical"),
+        ("relu", "relu", {}, "identical"),
+        ([0.1, 0.2], [0.1, 0.2], {"limit": 0}, "identical"),
+    ],
+)
+def test_what_agrees_is_said_with_its_bound(capsys, a, b, options, words):
+    records.agree("the two", a, b, **options)
+    assert capsys.readouterr().out == f"the two: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options"),
+    [
+        ([1.0, 2.0 + 1e-13], [1.0, 2.0], {}),
+        ([1.0, 2.0], [1.0, -2.0], {}),
+        (np.float32([1, 2]), [1.0, 2.0001], {}),
+        ([1e-9, 1.0], [1.0000001e-9, 1.0], {"each": True}),
+        ([0.1 + 0.2], [0.3], {"limit": 0}),
+        ([np.nan, 1.0], [np.nan, 1.0], {}),
+        ([1.0, np.inf], [1.0, 1.0], {}),
+        (np.zeros(2), [1e-13, 0.0], {}),
+        ([3, 1], [3, 2], {}),
+        ("relu", "relu6", {}),
+        (np.ones(3), np.ones(4), {}),
+        (np.ones((3, 1)), np.ones(3), {}),
+    ],
+)
+def test_what_does_not_agree_raises(a, b, options):
+    with pytest.raises(AssertionError, match="the two: "):
+        records.agree("the two", a, b, **options)
+
+
+def test_checks_are_noted(tmp_path, monkeypatch):
+    monkeypatch.setenv(records.NOTES, str(tmp_path / "notes"))
+    array = np.arange(6.0)
+    records.agree("its own view", array[::2], array.reshape(3, 2)[:, 0])
+    records.agree("constants", np.zeros(3), np.zeros(3))
+    records.agree("two things", array + 1e-15, array, limit=1e-12)
+    view, constants, good = (json.loads(line) for line in (tmp_path / "notes").read_text().splitlines())
+    assert view["same"] and not constants["same"] and not good["same"]
+    assert constants["constant"] == [True, True] and good["constant"] == [False, False]
+    assert (good["what"], good["limit"], good["fails when moved"]) == ("two things", 1e-12, True)
+    assert 0 < good["gap"] < 1e-15
+
+
+def test_pictures_carry_their_description(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "display", lambda image, metadata: shown.append((image, metadata)))
+    fig, ax = plt.subplots()
+    plotting.curve(ax, np.ones(50), "Keras")
+    ax.legend()
+    plotting.show(fig, "A flat line at 1, over fifty steps.")
+    image, metadata = shown[0]
+    assert image.alt == "A flat line at 1, over fifty steps."
+    drawn = metadata["image/png"]["drawn"]
+    assert "line: Keras | #D55E00 -- None | 2" in drawn and "legend: Keras" in drawn
+    assert not plt.get_fignums()
+
+    with pytest.raises(ValueError, match="needs a description"):
+        plotting.show(plt.figure(), "A line.")
+    fig, ax = plt.subplots()
+    ax.plot([1, 2], label="NumPy, float32", color=plotting.STYLES["PyTorch"]["color"])
+    with pytest.raises(ValueError, match="not in the colour of NumPy"):
+        plotting.show(fig, "A line from 1 to 2, in another's colour.")
+    plt.close("all")
 
 
 def test_calls_take_turns():
@@ -177,13 +261,13 @@ def test_a_failing_start_is_not_hushed_up(tmp_path):
 
 def test_show_keeps_the_colours_and_saves_bytes(monkeypatch):
     shown = []
-    monkeypatch.setattr(plotting, "display", shown.append)
+    monkeypatch.setattr(plotting, "display", lambda image, metadata: shown.append(image))
     fig, ax = plt.subplots()
     plotting.curve(ax, np.random.default_rng(0).random(300), "NumPy")
     ax.axhline(0.5, linewidth=3, color=plotting.STYLES["Keras"]["color"])
     full = io.BytesIO()
     fig.savefig(full, format="png", bbox_inches="tight")
-    plotting.show(fig)
+    plotting.show(fig, "Noise, and a line through the middle of it.")
     assert not plt.fignum_exists(fig.number)
     (image,) = shown
     assert len(image.data) < 0.6 * len(full.getvalue())
