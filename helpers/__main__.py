@@ -13,7 +13,7 @@ from helpers import ROOT
 
 COMMANDS = {
     "lab": "open the lessons in JupyterLab (further arguments go to JupyterLab)",
-    "test": "run every test and check every output (further arguments go to pytest)",
+    "test": "[NAMES] run every test, or those that concern these notebooks (further arguments: pytest's)",
     "run": "[--timings] [NOTEBOOKS]: run notebooks and write their outputs",
     "check": "[NOTEBOOKS]: rerun them as other processors would, and compare",
     "benchmark": "time the same training in several libraries",
@@ -118,7 +118,14 @@ def command_lab(arguments):
 
 
 def command_test(arguments):
-    return call([sys.executable, "-m", "pytest", *arguments], cwd=str(ROOT))
+    from helpers import runner
+
+    # Names come first; from the first option or file of tests on, all is pytest's.
+    others = [i for i, word in enumerate(arguments) if word.startswith("-") or ".py" in word]
+    first = min(others, default=len(arguments))
+    only = [path.stem for path in runner.paths(arguments[:first])] if first else []
+    chosen = ["--only", ",".join(only)] if only else []
+    return call([sys.executable, "-m", "pytest", *chosen, *arguments[first:]], cwd=str(ROOT))
 
 
 def command_run(arguments):

@@ -19,11 +19,12 @@ ROUNDING = {64: 1e-14, 32: 1e-5, 16: 1e-2}  # by bits of a float: some dozens of
 AGREED = 1e-12  # the suite's promise: no two tools further apart than this, in float64
 
 
-def load(name: str) -> dict[str, np.ndarray]:
+def load(name: str, folder: Path | None = None) -> dict[str, np.ndarray]:
     """The recorded run of a notebook.
 
     Args:
         name: the notebook's name without its ending, such as "03_mlp_keras".
+        folder: where it was recorded; None: data/records.
 
     Returns:
         The arrays of its `record`, shapes and dtypes as the notebook made them.
@@ -31,7 +32,7 @@ def load(name: str) -> dict[str, np.ndarray]:
     Raises:
         FileNotFoundError: nothing is recorded under that name.
     """
-    path = FOLDER / f"{name}.npz"
+    path = (folder or FOLDER) / f"{name}.npz"
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: `python3 -m helpers run {name}` runs the notebook and records it"
@@ -40,24 +41,26 @@ def load(name: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def save(name: str, record: dict) -> bool:
+def save(name: str, record: dict, folder: Path | None = None) -> bool:
     """Record a run, unless it differs from the recorded one by rounding only; return whether it did.
 
     Args:
         name: the notebook's name without its ending.
         record: numbers and arrays of any shape, by name.
+        folder: where to; None: data/records.
     """
-    path = FOLDER / f"{name}.npz"
+    folder = folder or FOLDER
+    path = folder / f"{name}.npz"
     record = {key: np.asarray(value) for key, value in record.items()}
     if path.exists():
-        old = load(name)
+        old = load(name, folder)
         same = old.keys() == record.keys() and all(_comparable(old[key], record[key]) for key in old)
         if same and max(difference(key, old[key], record[key]) for key in old) < AGREED / 10:
             return False
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:  # beside the target, so that the move is atomic
-        np.savez_compressed(Path(folder) / path.name, **record)
-        os.replace(Path(folder) / path.name, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as beside:  # so that the move is atomic
+        np.savez_compressed(Path(beside) / path.name, **record)
+        os.replace(Path(beside) / path.name, path)
     return True
 
 

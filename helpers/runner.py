@@ -3,10 +3,13 @@
 import asyncio
 import difflib
 import io
+import json
 import os
 import re
 import signal
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 
@@ -15,12 +18,13 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbclient.util import run_sync
 
-from helpers import ROOT, THREADS
+from helpers import ROOT, THREADS, records
 
 NOTEBOOKS = ROOT / "notebooks"
+SECONDS = ROOT / "data" / "seconds.json"  # what each notebook took when its timings were last written
 TIMING = "nbval-ignore-output"
 LAST_DIGITS = "last-digits"  # a picture of rounding errors, which differ from processor to processor
 # Each of these changes the last digits of sums, products or exponentials: threads split a sum
@@ -46,9 +50,11 @@ SETTINGS = {
 
 SAVE_RECORD = """\
 if isinstance(globals().get("record"), dict):
+    from pathlib import Path
+
     from helpers import records
 
-    records.save("{}", record)"""
+    records.save({!r}, record, Path({!r}))"""
 
 
 class NotebookError(Exception):
@@ -61,25 +67,33 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(**get_kernel_dict())
 
 
-def execute(path, env=None, save_record=False):
+_kernels = set()  # those that run
+
+
+def execute(path, env=None, records_in=None, keep_errors=False):
     """Run one notebook in a new kernel and return it with outputs that don't change from run to run.
 
-    `env` (a dict of strings) is added to the environment; with `save_record` the dict `record` that the
-    notebook may leave behind goes to `helpers.records.save`. Nothing is written to the notebook's file.
-    Raises NotebookError for an error or output on stderr, SystemExit when the kernel dies.
+    `env` (a dict of strings) is added to the environment; the dict `record` that the notebook may leave
+    behind goes to the folder `records_in`, if one is given. Nothing is written to the notebook's file.
+    Raises NotebookError for an error or output on stderr, SystemExit when the kernel dies; with
+    `keep_errors` the notebook ends in the cell that failed, with its error as the output.
     """
     notebook = nbformat.read(path, as_version=4)
-    if save_record:
-        notebook.cells.append(nbformat.v4.new_code_cell(SAVE_RECORD.format(path.stem), id="save-record"))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    if records_in:
+        source = SAVE_RECORD.format(path.stem, str(records_in))
+        notebook.cells.append(nbformat.v4.new_code_cell(source, id="save-record"))
 
     def leave_interrupts(notebook):
         # nbclient answers Ctrl-C by stopping the kernel, and then trips over its absence.
-        with suppress(NotImplementedError):  # Windows
+        with suppress(NotImplementedError, RuntimeError):  # Windows; another thread than the main one
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     def refuse_stderr(cell, cell_index, execute_reply):
         for output in cell.outputs if execute_reply["content"]["status"] == "ok" else ():
-            if output.get("name") == "stderr":
+            if output.get("name") == "stderr" and not keep_errors:
                 text = "\n    ".join(output.text.splitlines()[-8:])
                 raise NotebookError(f"{path.name}, cell {cell.id} wrote to stderr:\n    {text}")
 
@@ -88,30 +102,87 @@ def execute(path, env=None, save_record=False):
         notebook,
         km=kernel,
         resources={"metadata": {"path": str(path.parent)}},
-        timeout=300,
+        timeout=600,
         record_timing=False,
         coalesce_streams=True,
         on_notebook_start=leave_interrupts,
         on_cell_executed=refuse_stderr,
     )
+    _kernels.add(kernel)
     try:
         client.execute(env={**os.environ, **(env or {})}, cleanup_kc=True)
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError) as error:
         cell = next(
-            cell.id
-            for cell in notebook.cells
-            if any(output.output_type == "error" for output in cell.get("outputs", ()))
+            cell for cell in reversed(notebook.cells) if cell.get("execution_count") or cell.get("outputs")
         )
-        last = "\n    ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()[-8:])
-        raise NotebookError(f"{path.name}, cell {cell}:\n    {last}") from None
+        last = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()[-8:]
+        if not keep_errors:
+            raise NotebookError(f"{path.name}, cell {cell.id}:\n    " + "\n    ".join(last)) from None
+        if not any(output.output_type == "error" for output in cell.outputs):
+            _fail(cell, type(error).__name__, last)
     except (DeadKernelError, AssertionError):  # the latter when a kernel dies before its first answer
-        raise SystemExit(f"\n{path.name}: the kernel died") from None
+        if not keep_errors:
+            raise SystemExit(f"\n{path.name}: the kernel died") from None
+        waiting = [cell for cell in notebook.cells if cell.cell_type == "code" and not cell.execution_count]
+        _fail(
+            (waiting or notebook.cells[-1:])[0],
+            "DeadKernelError",
+            ["the kernel died in this cell, or before"],
+        )
     finally:
+        _kernels.discard(kernel)
         if kernel.has_kernel:
             run_sync(kernel.shutdown_kernel)(now=True)
-    if save_record:
+    if records_in:
         notebook.cells.pop()
     return _normalised(notebook)
+
+
+def _fail(cell, name, lines):
+    cell.outputs = [nbformat.v4.new_output("error", ename=name, evalue=lines[-1], traceback=lines)]
+
+
+def execute_all(paths, folder):
+    """Run notebooks on all cores, the longest first, and put each into `folder` as it ran, with its record.
+
+    Its metadata say how many `seconds` it took; beside NAME.ipynb stand NAME.npz, its record, if it has
+    one, and NAME.jsonl, the checks that it made (helpers/records.py). A line is printed when a notebook
+    begins and when it ends: "begin NAME", "end NAME SECONDS". Errors are kept as outputs.
+    """
+
+    def run_one(path):
+        print("begin", path.stem, flush=True)
+        start = time.perf_counter()
+        notes = {records.NOTES: str(folder / f"{path.stem}.jsonl")}
+        notebook = execute(path, notes, records_in=folder, keep_errors=True)
+        seconds = notebook.metadata["seconds"] = time.perf_counter() - start
+        _write(folder / path.name, notebook)
+        print("end", path.stem, f"{seconds:.1f}", flush=True)
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    longest_first = sorted(paths, key=lambda path: -expected_seconds(path.stem))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for done in [pool.submit(run_one, path) for path in longest_first]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for kernel in list(_kernels):
+                run_sync(kernel.shutdown_kernel)(now=True)
+            raise
+
+
+def expected_seconds(name):
+    """Return about how long a notebook takes, in seconds: what it took when its timings were last written."""
+    known = json.loads(SECONDS.read_text(encoding="utf-8")) if SECONDS.is_file() else {}
+    return known.get(name, 60)
+
+
+def _write(path, notebook):
+    # Replaced in one move: a reader, or a run that is stopped, never leaves half a notebook.
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+    os.replace(draft, path)
 
 
 def _normalised(notebook):
@@ -144,23 +215,24 @@ def run(names=None, timings=False):
     A file whose outputs are what they were, timings aside, stays untouched unless `timings` is set.
     A notebook that fails is reported and not written.
     """
-    failed = 0
-    for path in _paths(names):
+    failed, took = 0, {}
+    for path in paths(names):
         start = time.perf_counter()
         try:
-            new = execute(path, save_record=True)
+            new = execute(path, records_in=records.FOLDER)
         except NotebookError as error:
             failed = 1
             print(error, flush=True)
             continue
         changed = timings or not _same(nbformat.read(path, as_version=4), new)
         if changed:
-            # Replaced in one move: a reader, or a run that is stopped, never leaves half a notebook.
-            draft = path.with_name(path.name + ".tmp")
-            draft.write_text(nbformat.writes(new) + "\n", encoding="utf-8", newline="\n")
-            os.replace(draft, path)
-        state = "written" if changed else "unchanged"
-        print(f"{path.stem:32} {time.perf_counter() - start:6.1f} s  {state}", flush=True)
+            _write(path, new)
+        took[path.stem] = round(time.perf_counter() - start)
+        print(f"{path.stem:32} {took[path.stem]:6} s  {'written' if changed else 'unchanged'}", flush=True)
+    if timings:
+        known = json.loads(SECONDS.read_text(encoding="utf-8")) if SECONDS.is_file() else {}
+        text = json.dumps(dict(sorted((known | took).items())), indent=1) + "\n"
+        SECONDS.write_text(text, encoding="utf-8", newline="\n")
     return failed
 
 
@@ -171,9 +243,9 @@ def check(names=None):
     Nothing is written.
     """
     failed, details = 0, []
-    paths = _paths(names)
+    chosen = paths(names)
     print(f"{'':32}" + "".join(f"{setting:>12}" for setting in SETTINGS), flush=True)
-    for path in paths:
+    for path in chosen:
         old = nbformat.read(path, as_version=4)
         print(f"{path.stem:32}", end="", flush=True)
         for setting, env in SETTINGS.items():
@@ -235,13 +307,21 @@ def _image_differences(before, after):
                 yield f"{(gap > 0).sum()} of {gap.size} pixels differ, by up to {255 * gap.max():.0f} of 255"
 
 
-def _paths(names):
-    known = sorted(path for path in NOTEBOOKS.glob("*.ipynb"))
+def paths(names=None):
+    """Return the paths of the notebooks of these names (None: of all).
+
+    A name is a notebook's, "03_mlp_keras", with or without its folder and ending, or a lesson's, "03_mlp",
+    which stands for its three, in the order of `records.TOOLS`. Raises SystemExit with what there is.
+    """
+    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
     if not names:
-        return known
-    wanted = [name.removesuffix(".ipynb").replace("\\", "/").split("/")[-1] for name in names]
-    unknown = sorted(set(wanted) - {path.stem for path in known})
-    if unknown:
-        there = ", ".join(path.stem for path in known) or "none"
-        raise SystemExit(f"No notebook {', '.join(unknown)}; there are: {there}.")
-    return [path for path in known if path.stem in wanted]
+        return list(known.values())
+    chosen = {}
+    for name in names:
+        stem = name.removesuffix(".ipynb").replace("\\", "/").split("/")[-1]
+        siblings = [f"{stem}_{tool}" for tool in records.TOOLS]
+        found = [stem] if stem in known else [sibling for sibling in siblings if sibling in known]
+        if not found:
+            raise SystemExit(f"No notebook or lesson {name}; there are: {', '.join(known) or 'none'}.")
+        chosen |= {sibling: known[sibling] for sibling in found}
+    return list(chosen.values())

@@ -1,6 +1,5 @@
 """Records, timing, plotting, the quiet start-up and the benchmark."""
 
-import io
 import json
 import subprocess
 import sys
@@ -10,12 +9,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from helpers import benchmark, plotting, records, timing
+from helpers import benchmark, records, timing
 
 
 @pytest.fixture
@@ -153,28 +150,6 @@ def test_checks_are_noted(tmp_path, monkeypatch):
     assert 0 < good["gap"] < 1e-15
 
 
-def test_pictures_carry_their_description(monkeypatch):
-    shown = []
-    monkeypatch.setattr(plotting, "display", lambda image, metadata: shown.append((image, metadata)))
-    fig, ax = plt.subplots()
-    plotting.curve(ax, np.ones(50), "Keras")
-    ax.legend()
-    plotting.show(fig, "A flat line at 1, over fifty steps.")
-    image, metadata = shown[0]
-    assert image.alt == "A flat line at 1, over fifty steps."
-    drawn = metadata["image/png"]["drawn"]
-    assert "line: Keras | #D55E00 -- None | 2" in drawn and "legend: Keras" in drawn
-    assert not plt.get_fignums()
-
-    with pytest.raises(ValueError, match="needs a description"):
-        plotting.show(plt.figure(), "A line.")
-    fig, ax = plt.subplots()
-    ax.plot([1, 2], label="NumPy, float32", color=plotting.STYLES["PyTorch"]["color"])
-    with pytest.raises(ValueError, match="not in the colour of NumPy"):
-        plotting.show(fig, "A line from 1 to 2, in another's colour.")
-    plt.close("all")
-
-
 def test_calls_take_turns():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "AB"}
@@ -199,42 +174,6 @@ def test_table_gives_median_quartiles_and_ratio(capsys):
         timing.table({"one": [1.0, 2.0]}, relative_to="three")
 
 
-def test_tools_can_be_told_apart():
-    assert list(plotting.STYLES) == list(records.TOOLS.values())
-    for key in ("color", "linestyle"):
-        assert len({style[key] for style in plotting.STYLES.values()}) == 3
-
-
-def test_curve_averages_windows():
-    fig, ax = plt.subplots()
-    plotting.curve(ax, np.arange(6.0), "Keras", window=2)
-    pale, full = ax.get_lines()
-    np.testing.assert_array_equal(pale.get_ydata(), np.arange(6))
-    np.testing.assert_array_equal(full.get_ydata(), [0.5, 2.5, 4.5])
-    assert (full.get_color(), full.get_linestyle()) == ("#D55E00", "--")
-    plt.close(fig)
-
-
-def test_image_grid_places_images_row_by_row():
-    fig, ax = plt.subplots()
-    images = np.arange(1, 4)[:, None, None] * np.ones((3, 2, 2))
-    plotting.image_grid(ax, images, columns=2, captions=["a", "b", "c"])
-    canvas = ax.get_images()[0].get_array().filled(0)
-    ranks = [np.argwhere(canvas == value).mean(axis=0) for value in (1, 2, 3)]
-    assert ranks[0][0] == ranks[1][0] < ranks[2][0] and ranks[0][1] == ranks[2][1] < ranks[1][1]
-    assert [text.get_text() for text in ax.texts] == ["a", "b", "c"]
-    plt.close(fig)
-
-
-def test_confusion_leaves_right_answers_white():
-    fig, ax = plt.subplots()
-    plotting.confusion(ax, np.array([[9, 1], [0, 8]]))
-    shown = ax.get_images()[0].get_array()
-    assert np.ma.getmaskarray(shown).tolist() == [[True, False], [True, True]]
-    assert sorted(text.get_text() for text in ax.texts) == ["1", "8", "9"]
-    plt.close(fig)
-
-
 def python(code, **env):
     import os
 
@@ -257,24 +196,6 @@ def test_a_failing_start_is_not_hushed_up(tmp_path):
         PYTHONPATH=str(tmp_path),
     )
     assert done.returncode and "the reason" in done.stderr and "broken" in done.stderr
-
-
-def test_show_keeps_the_colours_and_saves_bytes(monkeypatch):
-    shown = []
-    monkeypatch.setattr(plotting, "display", lambda image, metadata: shown.append(image))
-    fig, ax = plt.subplots()
-    plotting.curve(ax, np.random.default_rng(0).random(300), "NumPy")
-    ax.axhline(0.5, linewidth=3, color=plotting.STYLES["Keras"]["color"])
-    full = io.BytesIO()
-    fig.savefig(full, format="png", bbox_inches="tight")
-    plotting.show(fig, "Noise, and a line through the middle of it.")
-    assert not plt.fignum_exists(fig.number)
-    (image,) = shown
-    assert len(image.data) < 0.6 * len(full.getvalue())
-    drawn, before = (imread(io.BytesIO(data))[..., :3] for data in (image.data, full.getvalue()))
-    assert drawn.shape == before.shape and np.abs(drawn - before).max() < 0.1
-    orange = np.array([0xD5, 0x5E, 0x00]) / 255
-    assert np.abs(drawn - orange).max(axis=-1).min() < 0.02
 
 
 def test_benchmark_prints_every_candidate(capsys):
