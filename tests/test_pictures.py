@@ -1,7 +1,7 @@
 """Every picture is the one on the page, and says in words what it shows.
 
-A picture is compared by its pixels, less what the rasterizer of another processor may round: the mean over 3 x 3
-pixels, which a moved line, a changed word or another colour alters far more. Pictures of timings and of
+A picture is compared by its pixels, less what another processor may round: the mean over 3 x 3 pixels,
+which a moved line, a changed word or another colour alters far more. Pictures of timings and of
 rounding errors differ from run to run: of those, what is drawn, less its numbers.
 """
 
