@@ -48,7 +48,11 @@ SETTINGS = {
     },
 }
 
-SAVE_RECORD = """\
+# What a page leaves behind: which frameworks it has loaded, and its record.
+LAST_CELL = """\
+import sys
+
+print(*sorted({{"keras", "tensorflow", "torch"}} & sys.modules.keys()))
 if isinstance(globals().get("record"), dict):
     from pathlib import Path
 
@@ -83,8 +87,8 @@ def execute(path, env=None, records_in=None, keep_errors=False):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     if records_in:
-        source = SAVE_RECORD.format(path.stem, str(records_in))
-        notebook.cells.append(nbformat.v4.new_code_cell(source, id="save-record"))
+        source = LAST_CELL.format(path.stem, str(records_in))
+        notebook.cells.append(nbformat.v4.new_code_cell(source, id="last-cell"))
 
     def leave_interrupts(notebook):
         # nbclient answers Ctrl-C by stopping the kernel, and then trips over its absence.
@@ -134,7 +138,8 @@ def execute(path, env=None, records_in=None, keep_errors=False):
         if kernel.has_kernel:
             run_sync(kernel.shutdown_kernel)(now=True)
     if records_in:
-        notebook.cells.pop()
+        last = notebook.cells.pop()
+        notebook.metadata["frameworks"] = "".join(output.get("text", "") for output in last.outputs).split()
     return _normalised(notebook)
 
 
@@ -145,9 +150,10 @@ def _fail(cell, name, lines):
 def execute_all(paths, folder):
     """Run notebooks on all cores, the longest first, and put each into `folder` as it ran, with its record.
 
-    Its metadata say how many `seconds` it took; beside NAME.ipynb stand NAME.npz, its record, if it has
-    one, and NAME.jsonl, the checks that it made (helpers/records.py). A line is printed when a notebook
-    begins and when it ends: "begin NAME", "end NAME SECONDS". Errors are kept as outputs.
+    Its metadata say how many `seconds` it took, and which `frameworks` it has loaded; beside NAME.ipynb
+    stand NAME.npz, its record, if it has one, and NAME.jsonl, the checks that it made (helpers/records.py).
+    A line is printed when a notebook begins and when it ends: "begin NAME", "end NAME SECONDS". Errors are
+    kept as outputs.
     """
 
     def run_one(path):
@@ -220,6 +226,7 @@ def run(names=None, timings=False):
         start = time.perf_counter()
         try:
             new = execute(path, records_in=records.FOLDER)
+            del new.metadata["frameworks"]
         except NotebookError as error:
             failed = 1
             print(error, flush=True)
