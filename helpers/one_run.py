@@ -231,7 +231,7 @@ def pytest_collection_finish(session):
 
 def pytest_configure(config):
     config.one_run = OneRun()
-    config.for_makers = Counter()
+    config.left_out = []
 
     def setup(file):
         file.kernel = Replay(config.one_run.wait(file.path.stem))
@@ -243,21 +243,19 @@ def pytest_configure(config):
         parts = [f"{item.path.stem}, cell {item.cell.id}: {excinfo.value}", item.cell.source]
         return "\n\n".join([*parts, excinfo.value.inner_traceback or ""])
 
+    @classmethod
+    def from_parent(cls, parent, *, name, cell, **rest):
+        return super(cls, cls).from_parent(parent, name=cell.id, cell=cell, **rest)
+
     nbval.plugin.IPyNbFile.setup = setup
+    nbval.plugin.IPyNbCell.from_parent = from_parent
     nbval.plugin.IPyNbCell.repr_failure = failure
     nbval.plugin.IPyNbCell.reportinfo = lambda item: (item.path, None, item.name)
 
 
-def pytest_itemcollected(item):
-    if isinstance(item, nbval.plugin.IPyNbCell):
-        item.name = item.cell.id
-        item._nodeid = f"{item.parent.nodeid}::{item.name}"
-
-
 def pytest_deselected(items):
-    for item in items:
-        if item.get_closest_marker("makers"):
-            item.config.for_makers[item.path.name] += 1
+    if items:
+        items[0].config.left_out += items
 
 
 def pytest_unconfigure(config):
@@ -274,8 +272,9 @@ def pytest_terminal_summary(terminalreporter, config):
         ran = f"{len(run.seconds)} notebooks, {clock(work)} of work on {os.cpu_count()} cores"
         ratio = f"{took / floor:.2f} times the floor of {clock(floor)}"
         terminalreporter.write_line(f"{clock(took)}, {ratio} ({ran}, the longest {clock(longest)})")
-    if config.for_makers:
-        files = ", ".join(f"{name} ({count})" for name, count in sorted(config.for_makers.items()))
+    makers = Counter(item.path.name for item in config.left_out if item.get_closest_marker("makers"))
+    if makers:
+        files = ", ".join(f"{name} ({count})" for name, count in sorted(makers.items()))
         terminalreporter.write_line(f"left out, for .ci/run and the weekly jobs: {files}")
 
 

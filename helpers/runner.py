@@ -156,14 +156,19 @@ def execute_all(paths, folder):
     kept as outputs.
     """
 
+    def say(line):
+        # In one piece: the words of two threads would mix.
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
     def run_one(path):
-        print("begin", path.stem, flush=True)
+        say(f"begin {path.stem}")
         start = time.perf_counter()
         notes = {records.NOTES: str(folder / f"{path.stem}.jsonl")}
         notebook = execute(path, notes, records_in=folder, keep_errors=True)
         seconds = notebook.metadata["seconds"] = time.perf_counter() - start
         _write(folder / path.name, notebook)
-        print("end", path.stem, f"{seconds:.1f}", flush=True)
+        say(f"end {path.stem} {seconds:.1f}")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     longest_first = sorted(paths, key=lambda path: -expected_seconds(path.stem))
