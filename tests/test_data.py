@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -342,7 +343,15 @@ def test_failed_download_leaves_the_old_file(checkout):
     assert (checkout / "data" / "mnist.npz").read_bytes() == b"old"
 
 
-def test_interrupted_download_leaves_nothing(checkout, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also where the tests run in the background, which lets them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupted_download_leaves_nothing(checkout, monkeypatch, interruptible):
     with server(halfway=_thread.interrupt_main) as address:  # Ctrl+C, in mid-transfer
         with pytest.raises(KeyboardInterrupt):
             data.download(address)
