@@ -25,7 +25,6 @@ README = "README.md"
 
 # What no run can change, and nothing on its page prints: (notebook, cell): (reason, figures).
 EXCEPTIONS = {
-    ("00_start_here", "spectrum-check-why"): ("worked out on paper", "26"),
     ("00_start_here", "map*"): (
         "minutes, which test_start_here compares",
         "15",

@@ -90,7 +90,7 @@ def test_this_page_runs_without_frameworks(without_frameworks):
     assert all(f"%pip install {name}=={pins[name]}" in printed["setup-check"] for name in installation.TITLES)
     assert printed["callers-pytorch-run"].startswith("PyTorch is not installed")
     assert printed["callers-keras-run"].startswith("Keras and TensorFlow are not installed")
-    assert printed["spectrum-check"].split() == ["NumPy", "[1.8", "2.6]", "within", "1e-12"]
+    assert printed["spectrum-check"].split() == ["NumPy", "[1.8", "2.6]", "within", "1e-14"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in lessons.NOTEBOOKS.glob("*_numpy.ipynb")))
