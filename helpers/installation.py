@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from helpers import ROOT, THREADS
-from helpers.__main__ import missing as python_problem
+from helpers.environment import missing as python_problem
 
 TITLES = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 NEED = {
