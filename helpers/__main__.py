@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from helpers import ROOT
-from helpers.environment import call, find_environment, install, is_ready, python_of
+from helpers.environment import call, find_environment, install, is_ready, python_of, surroundings
 
 COMMANDS = {
     "lab": "open the lessons in JupyterLab (further arguments go to JupyterLab)",
@@ -91,7 +91,8 @@ def main(arguments):
     if not ready:
         install(environment)
     if ready and environment == Path(sys.prefix):
-        return globals()["command_" + arguments[0]](arguments[1:])
+        with surroundings():
+            return globals()["command_" + arguments[0]](arguments[1:])
     return call([python_of(environment), "-m", "helpers", *arguments])
 
 
