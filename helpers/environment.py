@@ -143,8 +143,8 @@ def provide_pip(environment):
         call([sys.executable, "-m", "venv", "--clear", environment])
     if not can(environment, pip):
         raise SystemExit(
-            "Could not make a virtual environment in {}. Make one where you can write, "
-            "`python3 -m venv FOLDER`, activate it, and call this command again.".format(environment)
+            "Could not make a virtual environment in {}. Make one where you can write and have room, "
+            "`python3 -m venv FOLDER`, activate it, and call this command again.".format(free(environment))
         )
 
 
@@ -183,15 +183,23 @@ def failure(environment):
     if sys.version_info[:2] > NEWEST:
         cause = "This Python is newer than {}.{}: not every package may exist for it yet.".format(*NEWEST)
     else:
-        disks = " and ".join(
-            "{:.1f} GB in {}".format(shutil.disk_usage(str(folder)).free / 1e9, folder)
-            for folder in (environment, tempfile.gettempdir())
+        cause = "It needs a network and about {} GB of disk, in {} and, for a while, in {}.".format(
+            GIGABYTES, free(environment), free(Path(tempfile.gettempdir()))
         )
-        cause = "It needs a network and about {} GB of disk; free are {}.".format(GIGABYTES, disks)
     return (
         "pip could not install the packages; its message is above. {} Call the same command again: it goes "
         'on with what is there. More in README.md, under "When it goes wrong".'.format(cause)
     )
+
+
+def free(folder):
+    """Return the folder's name and the room that its disk has."""
+    return "{} ({:.1f} GB free)".format(folder, shutil.disk_usage(str(existing(folder))).free / 1e9)
+
+
+def existing(folder):
+    """Return this folder, or the nearest one above it that exists."""
+    return next((path for path in [folder, *folder.parents] if os.path.exists(str(path))), folder)
 
 
 @contextmanager
@@ -217,7 +225,7 @@ def surroundings():
 
 def can_write(folder):
     """Return whether files can be made in this folder, after making it if need be."""
-    there = next((path for path in [folder, *folder.parents] if os.path.exists(str(path))), folder)
+    there = existing(folder)
     return folder.is_absolute() and there.is_dir() and os.access(str(there), os.W_OK | os.X_OK)
 
 
