@@ -1,6 +1,7 @@
 """The environment of the packages: when it is made, made anew or mended; nothing is installed here."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -60,7 +61,7 @@ def calls(monkeypatch):
         folder, module = Path(command[0]).parents[1], started[-1][1]
         if module == "venv":
             folder = Path(command[-1])
-            venv.create(folder, clear=True, symlinks=os.name != "nt")
+            venv.create(folder, clear="--clear" in command, symlinks=os.name != "nt")
         if module in ("venv", "ensurepip"):
             put(folder, "pip/__main__.py", "pip/_internal/cli/main.py")
         if module == "pip":
@@ -114,11 +115,10 @@ def test_packages_are_installed_again_when_something_changes(checkout, calls, na
     assert not environment.is_ready(checkout / ".venv")
 
 
-def test_a_checkout_that_has_moved_is_not_ready(checkout, calls, monkeypatch):
+def test_the_environment_of_another_copy_is_not_ready(checkout, calls, monkeypatch):
     command_line.main(["test"])
-    moved = checkout.rename(checkout.with_name("moved"))
-    monkeypatch.setattr(environment, "ROOT", moved)
-    assert not environment.is_ready(moved / ".venv")
+    monkeypatch.setattr(environment, "ROOT", shutil.copytree(checkout, checkout.with_name("copy")))
+    assert not environment.is_ready(checkout / ".venv")
 
 
 def link_to_nowhere(folder):
