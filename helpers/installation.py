@@ -3,18 +3,23 @@
 No package that a lesson uses is imported to look at it: the check works where they are missing or broken.
 """
 
+from __future__ import annotations  # for the Python, too old, of another installation
+
 import json
 import os
 import re
+import shutil
 import sys
 from importlib import metadata
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.version import Version
 
-from helpers import ROOT, THREADS
-from helpers.__main__ import missing as python_problem
+from helpers import THREADS
+from helpers.environment import NEWEST, requirements
+from helpers.environment import missing as python_problem
 
 TITLES = {"keras": "Keras", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 NEED = {
@@ -24,7 +29,16 @@ NEED = {
     "nbval": "the tests need it",
     "pytest": "the tests need it",
 }
-NEWEST_PYTHON = (3, 13)  # beyond it, the pinned TensorFlow has no build
+# In the words of the README, under "When it goes wrong".
+OTHER_PYTHON = (
+    "In a terminal, in the folder above the notebook's, call `python3 -m helpers lab`; in VS Code, select "
+    "the kernel `.venv` of that folder."
+)
+HIDDEN = "Rename it, uninstall it or take its folder out of PYTHONPATH, and start JupyterLab again."
+GRAPHICS_CARD = (
+    "Everything works, but takes some gigabytes more of the disk. For the build without, choose CPU on "
+    "https://pytorch.org/get-started/locally/"
+)
 # For each variable of the environment: the values that do no harm, and what any other does.
 VARIABLES = {
     "KERAS_BACKEND": ("tensorflow", "the Keras notebooks need tensorflow"),
@@ -39,8 +53,7 @@ KERAS_DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "ch
 
 def pins() -> dict[str, str]:
     """Return the packages of requirements.txt by name, each with the version the lessons were made with."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return dict(line.split("==") for line in requirements())
 
 
 def available(*names: str) -> bool:
@@ -83,15 +96,29 @@ def findings(installed: dict[str, str] | None = None) -> list[tuple[str, str]]:
     Args:
         installed: versions of packages by name; None: those that are installed.
     """
+    if elsewhere := list(_helpers()):
+        return [*_python(), *elsewhere]  # in another Python, what else is missing tells nothing
     return [
         *_python(),
-        *_checkout(),
         *_hidden_packages(),
         *_packages(installed),
         *_data(),
         *_environment(),
         *_keras_settings(),
     ]
+
+
+def remarks() -> list[tuple[str, str]]:
+    """Return what is no fault and depends on the machine: PyTorch's build for graphics cards without one."""
+    origin = _is_there("torch") and find_spec("torch").origin
+    if not origin or shutil.which("nvidia-smi"):
+        return []
+    text = Path(origin).with_name("version.py").read_text(encoding="utf-8")
+    build = re.search(r"^cuda\b.*= '([\d.]+)'", text, re.MULTILINE)
+    if not build:
+        return []
+    sentence = f"PyTorch is the build for graphics cards (CUDA {build[1]}), and none is found here."
+    return [(sentence, GRAPHICS_CARD)]
 
 
 def _is_there(name):
@@ -108,14 +135,26 @@ def _python():
         yield sentence + ".", remedy[0].upper() + remedy[1:]
 
 
-def _checkout():
-    """`helpers` may have been installed from another copy of the suite than the one that is being read."""
+def _helpers():
+    """Any `import helpers` but that of lesson 0 may find no `helpers` here, or not that of this copy."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "helpers" / "installation.py").is_file():
-            if folder.resolve() != ROOT:
-                yield f"The package `helpers` comes from another copy, {ROOT}.", f'%pip install -e "{folder}"'
-            return
+    copy = next(
+        (path for path in (here, *here.parents) if (path / "helpers/installation.py").is_file()), None
+    )
+    if copy is None:
+        return  # the notebook lies alone somewhere
+    # Lesson 0 puts the folder above it first, or this check couldn't run where it is needed.
+    spec = PathFinder.find_spec("helpers", [folder for folder in sys.path if folder != ".."])
+    if spec is None:
+        yield f"This Python, {sys.executable}, is not the one that the suite was installed in.", OTHER_PYTHON
+        return
+    found = Path(spec.origin or next(iter(spec.submodule_search_locations)))
+    found = found.parent if found.name == "__init__.py" else found
+    if (found / "installation.py").is_file():
+        if found.resolve().parent != copy.resolve():
+            yield f"The package `helpers` comes from another copy, {found.parent}.", OTHER_PYTHON
+    else:
+        yield f"{found} hides the suite's own package `helpers`.", HIDDEN
 
 
 def _hidden_packages():
@@ -142,8 +181,8 @@ def _packages(installed):
         elif installed is None and not _is_there(name):
             sentence = f"{name} is damaged: it is listed as installed, but can't be found."
             yield sentence, f"%pip install --force-reinstall --no-deps {name}=={pin}"
-    if lacking and sys.version_info[:2] > NEWEST_PYTHON:
-        newest = ".".join(map(str, NEWEST_PYTHON))
+    if lacking and sys.version_info[:2] > NEWEST:
+        newest = ".".join(map(str, NEWEST))
         sentence = f"This Python is newer than {newest}: not every package above may exist for it yet."
         yield sentence, f"Install Python {newest}, and call `python{newest} -m helpers lab`."
 
@@ -188,3 +227,9 @@ def _keras_settings():
             value, default = json.dumps(value), json.dumps(default)
             sentence = f'{path} sets "{name}" to {value}, which changes what Keras computes.'
             yield sentence, f'In that file, write "{name}": {default}'
+
+
+if __name__ == "__main__":
+    check()
+    for remark in remarks():
+        print("", *remark, sep="\n")

@@ -1,12 +1,15 @@
 """The installation check: what it says when something is missing, too old or misconfigured."""
 
+import os
 import subprocess
 import sys
 from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, data, installation, runner
+from helpers import ROOT, data, installation, lessons, runner
 
 
 @pytest.fixture(autouse=True)
@@ -107,10 +110,67 @@ def test_helpers_from_another_checkout(good, monkeypatch, capsys):
     (other / "notebooks").mkdir()
     monkeypatch.chdir(other / "notebooks")
     out = report(capsys)
-    assert f"comes from another copy, {ROOT}." in out and f'%pip install -e "{other}"' in out
+    assert f"One thing to mend:\n\n1. The package `helpers` comes from another copy, {ROOT}.\n" in out
+    assert installation.OTHER_PYTHON in out
     # A notebook that lies alone somewhere is no copy.
     monkeypatch.chdir(good)
     assert installation.findings() == []
+
+
+@pytest.mark.parametrize("path", ["helpers.py", "helpers/__init__.py"])
+def test_another_package_called_helpers(good, monkeypatch, capsys, path):
+    (good / path).parent.mkdir(exist_ok=True)
+    (good / path).touch()
+    monkeypatch.syspath_prepend(good)
+    found = good / path.partition("/")[0]
+    sentence = f"{found} hides the suite's own package `helpers`."
+    assert report(capsys) == f"One thing to mend:\n\n1. {sentence}\n   {installation.HIDDEN}\n"
+
+
+def test_the_cell_of_lesson_0_can_say_so(good):
+    # As in a kernel: the first place is the notebook's folder. The other package has none of our modules.
+    (good / "helpers").mkdir()
+    (good / "helpers" / "__init__.py").touch()
+    (cell,) = (cell.source for cell in lessons.cells("00_start_here") if cell.id == "setup-check")
+    for path, words in {
+        good: f"{good / 'helpers'} hides the suite's own",
+        ROOT: "everything is there",
+    }.items():
+        variables = os.environ | {"PYTHONPATH": str(path)}
+        done = subprocess.run([sys.executable, "-c", cell], env=variables, capture_output=True, text=True)
+        assert words in done.stdout, done.stderr
+
+
+def test_another_python_is_named_and_nothing_else(monkeypatch, capsys):
+    set_version(monkeypatch, "torch", None)
+    # The two ways in which this very Python finds them: the line of a .pth file, and the tests' own folder.
+    elsewhere = [folder for folder in sys.path if folder and not Path(folder, "helpers").is_dir()]
+    monkeypatch.setattr(sys, "path", ["..", *elsewhere])
+    sentence = f"This Python, {sys.executable}, is not the one that the suite was installed in."
+    assert report(capsys) == f"One thing to mend:\n\n1. {sentence}\n   {installation.OTHER_PYTHON}\n"
+
+
+@pytest.mark.parametrize("build", ["cuda: Optional[str] = '13.0'", "cuda = '12.1'"])
+def test_a_build_for_graphics_cards_without_one_is_a_remark(good, monkeypatch, build):
+    (good / "torch").mkdir()
+    (good / "torch" / "__init__.py").touch()
+    monkeypatch.setattr(installation, "find_spec", lambda name: PathFinder.find_spec(name, [str(good)]))
+
+    def remarks(line, driver):
+        (good / "torch" / "version.py").write_text(f"debug = False\n{line}\nhip = None\n", encoding="utf-8")
+        monkeypatch.setattr(installation.shutil, "which", lambda name: driver)
+        return installation.remarks()
+
+    ((sentence, remedy),) = remarks(build, None)
+    assert f"(CUDA {build[-5:-1]})" in sentence and remedy == installation.GRAPHICS_CARD
+    assert remarks(build, "/usr/bin/nvidia-smi") == remarks("cuda: Optional[str] = None", None) == []
+
+
+def test_the_readme_names_the_same_remedies():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = " ".join(readme.split("\n## When it goes wrong\n")[1].split("\n## ")[0].split())
+    for remedy in (installation.OTHER_PYTHON, installation.HIDDEN, installation.GRAPHICS_CARD):
+        assert remedy in section
 
 
 @pytest.mark.parametrize("path", ["torch.py", "torch/__init__.py"])
