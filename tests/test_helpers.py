@@ -1,18 +1,13 @@
-"""Records, timing, plotting, the quiet start-up and the benchmark."""
+"""Records and the quiet start-up."""
 
 import json
 import subprocess
 import sys
-from itertools import count
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import numpy as np
 import pytest
 
-from helpers import benchmark, records, timing
+from helpers import records
 
 
 @pytest.fixture
@@ -150,30 +145,6 @@ def test_checks_are_noted(tmp_path, monkeypatch):
     assert 0 < good["gap"] < 1e-15
 
 
-def test_calls_take_turns():
-    order = []
-    calls = {name: lambda name=name: order.append(name) for name in "AB"}
-    seconds = timing.interleaved(calls, rounds=3, number=2)
-    assert "".join(order) == "AB" + 3 * "AABB"
-    assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
-
-
-def test_calls_that_time_themselves():
-    clock = count(1.0)
-    assert timing.interleaved({"A": lambda: next(clock)}, rounds=3, number=None) == {"A": [2.0, 3.0, 4.0]}
-
-
-def test_table_gives_median_quartiles_and_ratio(capsys):
-    timing.table({"one": [1e-5, 2e-5, 3e-5], "two": [4e-6, 4e-6, 4e-6]}, relative_to="two")
-    one, two = capsys.readouterr().out.splitlines()[1:]
-    assert one.split() == ["one", "20", "us", "10", "to", "30", "5.00"] and two.split() == [
-        "two",
-        *"4.00 us 4.00 to 4.00 1.00".split(),
-    ]
-    with pytest.raises(KeyError):
-        timing.table({"one": [1.0, 2.0]}, relative_to="three")
-
-
 def python(code, **env):
     import os
 
@@ -196,17 +167,3 @@ def test_a_failing_start_is_not_hushed_up(tmp_path):
         PYTHONPATH=str(tmp_path),
     )
     assert done.returncode and "the reason" in done.stderr and "broken" in done.stderr
-
-
-def test_benchmark_prints_every_candidate(capsys):
-    assert benchmark.main(["--rounds", "2"]) == 0
-    out = capsys.readouterr().out
-    for name in (
-        "five products alone",
-        "bound: ",
-        "NumPy, SGD",
-        "PyTorch, Adam",
-        "Keras fit, two dials, SGD",
-    ):
-        assert f"\n{name}" in out
-    assert "PyTorch, SGD               / NumPy, SGD" in out

@@ -7,9 +7,8 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers import ROOT
+from helpers import ROOT, play, runner
 from helpers import __main__ as command_line
-from helpers import play, runner
 
 
 @pytest.fixture
