@@ -7,19 +7,22 @@ import contextlib
 import inspect
 import io
 import itertools
+import os
 import pickle
 import re
 import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from helpers import ROOT, benchmark, lessons, timing
+from helpers import ROOT, THREADS, benchmark, lessons, timing
 
 TOOLS = ("numpy", "keras", "pytorch")
 
@@ -239,11 +242,20 @@ def fits_of(lesson, call):
     )
 
 
+def threads():
+    """Return how many threads each library of products has."""
+    return {pool["num_threads"] for pool in threadpool_info()}
+
+
 def observe_benchmark():
     """Run the benchmark with seconds made up, and look at what each of its rows calls."""
-    loaded, asked_for, load = {}, {}, lessons.load
+    import torch
+
+    loaded, found, asked_for, load = {}, {}, {}, lessons.load
+    torch.set_num_threads(2), threadpool_limits(2)
 
     def noted_load(name, **options):
+        found.setdefault("environment", [os.environ.get(variable) for variable in THREADS])
         loaded[name] = load(name, **options)
         if "keras" in name:  # shorter epochs are enough here
             loaded[name] |= {data: loaded[name][data][:800] for data in ("X_train", "Y_train")}
@@ -251,6 +263,7 @@ def observe_benchmark():
 
     def interleaved(calls, rounds, number):
         asked_for.update(calls=calls, rounds=rounds, number=number)
+        found["threads"] = threads() | {torch.get_num_threads()}
         return {name: [place, place] for place, name in enumerate(calls, start=1)}
 
     printed = io.StringIO()
@@ -260,8 +273,8 @@ def observe_benchmark():
         mock.patch.object(benchmark, "self_timed", lambda call, number=50: call),
         contextlib.redirect_stdout(printed),
     ):
-        found = {"code": benchmark.main(["--rounds", "3"]), "printed": printed.getvalue()}
-    found |= {"rounds": asked_for["rounds"], "number": asked_for["number"], "rows": {}}
+        found["code"] = benchmark.main(["--rounds", "3"])
+    found |= {"printed": printed.getvalue(), "turns": (asked_for["rounds"], asked_for["number"]), "rows": {}}
     for label, call in asked_for["calls"].items():
         if label.startswith(("NumPy", "PyTorch")):
             found["rows"][label] = steps_of(loaded[f"03_mlp_{label.split(',')[0].lower()}"], call)
@@ -302,15 +315,18 @@ def observe_lesson_22():
     rows = [[[*size, "NumPy"], [float(sum(size))]] for size in page["SIZES"]]
     page["answer"] = lambda process: ([["peak", [2.0]], *rows], {})
     found["sweep"] = page["end_sweep"](None)[0]
+    page |= {"SWEEP": "", "start_process": lambda program, *arguments, **environment: environment}
+    found["environment"] = page["start_sweep"](2, {}, "folder")
     return found
 
 
-def observe(file):
-    found = {}
+def observe(setups, file):
+    """Write to `file` what there is to see; `setups` are lesson 3 of PyTorch and of Keras, once set up."""
+    torch, tf = setups[0]["torch"], setups[1]["tf"]
+    torch.ones(9, 9) @ torch.ones(9, 9), tf.ones((9, 9)) @ tf.ones((9, 9))
+    tasks = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
+    found = {"threads": threads() | {torch.get_num_threads()}, "TensorFlow's": tasks.count("tf_Compute")}
     found["benchmark"], loaded = observe_benchmark()
-    import torch
-
-    found["threads"] = torch.get_num_threads()
     found["lesson 22"] = observe_lesson_22()
     step_timer, fit_timer = (
         loaded[f"03_mlp_{tool}"][f"{kind}_timer"] for tool, kind in (("pytorch", "step"), ("keras", "fit"))
@@ -330,7 +346,15 @@ def observed(tmp_path_factory):
         if not find_spec(package):
             pytest.skip(f"needs {package}")
     file = tmp_path_factory.mktemp("timing") / "observed.pickle"
-    done = subprocess.run([sys.executable, __file__, file], cwd=ROOT, capture_output=True, text=True)
+    # Nothing but the lessons' own setups comes before NumPy, so that one sees what they do to the threads.
+    program = (
+        "import sys; from helpers import lessons;"
+        "setups = [lessons.load(f'03_mlp_{tool}', until='setup-imports') for tool in ('pytorch', 'keras')];"
+        "import test_timing; test_timing.observe(setups, sys.argv[1])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in THREADS}
+    command = [sys.executable, "-c", program, file]
+    done = subprocess.run(command, cwd=ROOT / "tests", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return pickle.loads(file.read_bytes())
 
@@ -488,7 +512,7 @@ def test_the_bound_is_a_product_of_its_size(monkeypatch):
 
 def test_each_row_of_the_benchmark_trains_what_it_names(observed, mlp):
     seen = observed["benchmark"]
-    assert (seen["code"], seen["rounds"], seen["number"], observed["threads"]) == (0, 3, None, 1)
+    assert (seen["code"], *seen["turns"]) == (0, 3, None)
     assert len(seen["rows"]) >= 9
     for label, row in seen["rows"].items():
         adam = "Adam" in label
@@ -519,5 +543,28 @@ def test_the_benchmark_prints_every_row_and_ratio(observed):
         assert float(ratio) == round(medians[one] / medians[other], 2)
 
 
-if __name__ == "__main__":
-    observe(sys.argv[1])
+# Threads
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(lessons.NOTEBOOKS.glob("*.ipynb"))])
+def test_every_notebook_sets_its_threads_before_it_imports_what_reads_them(name):
+    source = next(cell.source for cell in lessons.cells(name) if "_NUM_THREADS" in cell.source)
+    before = re.split(
+        r"^(?:import|from) (?:keras|helpers|matplotlib|numpy|tensorflow|torch)", source, flags=re.M
+    )[0]
+    with mock.patch.dict(os.environ):
+        for variable in THREADS:
+            os.environ.pop(variable, None)
+        exec(before, {})
+        found = {variable for variable in THREADS if os.environ.get(variable) == "1"}
+    assert found >= {"OMP_NUM_THREADS"}
+    if "keras" in source.lower():
+        assert found >= {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"}
+
+
+def test_one_thread_means_one_thread(observed):
+    assert observed["threads"] == {1} and observed["TensorFlow's"] <= 1
+    assert observed["benchmark"]["threads"] == {1}
+    assert observed["benchmark"]["environment"] == ["1"] * len(THREADS)
+    environment = observed["lesson 22"]["environment"]
+    assert {environment[variable] for variable in THREADS} == {"2"}
