@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
 
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
@@ -194,9 +196,10 @@ def expected_seconds(name):
 
 def _write(path, notebook):
     # Replaced in one move: a reader, or a run that is stopped, never leaves half a notebook.
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
-    os.replace(draft, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+        os.replace(draft, path)
 
 
 def _normalised(notebook):

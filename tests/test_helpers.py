@@ -42,6 +42,20 @@ def test_record_is_kept_when_only_rounding_changed(folder):
         assert records.save("01_x_numpy", a_record(**change))
 
 
+def test_a_record_that_is_not_written_whole_leaves_the_old_one(folder, monkeypatch, no_leftovers):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    records.save("01_x_numpy", a_record())
+    before = (folder / "01_x_numpy.npz").read_bytes()
+    for where, name in ((records.np, "savez_compressed"), (records.os, "replace")):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(where, name, lambda *args, **arrays: fail())
+            records.save("01_x_numpy", a_record(new=1))
+        assert [path.name for path in folder.iterdir()] == ["01_x_numpy.npz"]
+        assert (folder / "01_x_numpy.npz").read_bytes() == before
+
+
 def test_missing_record_names_the_command(folder):
     with pytest.raises(FileNotFoundError, match="python3 -m helpers run 01_x_keras"):
         records.load("01_x_keras")
@@ -167,3 +181,42 @@ def test_a_failing_start_is_not_hushed_up(tmp_path):
         PYTHONPATH=str(tmp_path),
     )
     assert done.returncode and "the reason" in done.stderr and "broken" in done.stderr
+
+
+# Stands in for TensorFlow, which needs seconds to start; the first operation writes once more.
+STAND_IN = """
+import os
+os.write(2, b"as loud as ever")
+def constant(value):
+    os.write(2, b"and louder")
+    {}
+    return value
+"""
+START = """
+import os, sys
+def open_descriptors():
+    found = {}
+    for number in range(64):
+        try:
+            found[number] = os.fstat(number)[:3]
+        except OSError:
+            pass
+    return found
+before = open_descriptors()
+try:
+    import helpers.quiet_tensorflow
+except RuntimeError:
+    print("failed")
+print(open_descriptors() == before)
+os.write(2, b" after")
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "out", "error"),
+    [("pass", "True", " after"), ("raise RuntimeError", "failed True", "as loud as everand louder after")],
+)
+def test_the_quiet_start_closes_what_it_opens(tmp_path, no_leftovers, line, out, error):
+    (tmp_path / "tensorflow.py").write_text(STAND_IN.format(line), encoding="utf-8")
+    done = python(START, PYTHONPATH=str(tmp_path))
+    assert (done.stdout.split(), done.stderr) == (out.split(), error)
