@@ -31,6 +31,8 @@ def play(names=None):
         old = nbformat.read(path, as_version=4)
         mine = played.setdefault(runner.lesson(path.stem), {})[path.stem] = {}
         turns, left_out, problems = _turns(old)
+        if not _settings(old):
+            print("  no settings: no cell is tagged", TAG)
         for name, reason in left_out.items():
             print(f"  {name:24} left out: {reason}")
         for problem in problems:
@@ -42,7 +44,7 @@ def play(names=None):
             print(mine[turn] + told, flush=True)
         print(f"  {'every cell twice':24} ", end="", flush=True)
         lines = _twice(path, old)
-        print("FAILED" if lines else "ok", *lines, sep="\n  ", flush=True)
+        print("FAILED" if lines else "ok", *lines, sep="\n    ", flush=True)
         failed = failed or bool(lines or problems or "FAILED" in mine.values())
     for notebooks in played.values():
         for turn in dict.fromkeys(turn for outcomes in notebooks.values() for turn in outcomes):
@@ -64,9 +66,8 @@ def _turns(notebook):
         wanted, constants = cell.metadata.get("play", {}), {}
         exec(cell.source, constants)  # constants need nothing from the cells before
         constants = {name: value for name, value in constants.items() if not name.startswith("__")}
-        problems += [
-            f"{name} is in `play`, and not in the settings cell" for name in wanted.keys() - constants.keys()
-        ]
+        unknown = sorted(wanted.keys() - constants.keys())
+        problems += [f"{name} is in `play`, and not in the settings cell" for name in unknown]
         for name, value in constants.items():
             values = wanted.get(name, _by_rule(value))
             if isinstance(values, str):
@@ -76,8 +77,6 @@ def _turns(notebook):
             else:
                 kind = tuple if isinstance(value, tuple) else lambda other: other  # JSON knows lists only
                 turns += [(name, kind(other)) for other in values]
-    if not turns + problems and not left_out:
-        print("  there are no settings: no cell is tagged", TAG)
     return turns, left_out, problems
 
 
@@ -103,13 +102,10 @@ def _turned(path, name, value):
     try:
         runner.execute(path, change=change)
     except runner.NotebookError as error:
-        where, *text = str(error).splitlines()
-        if error.__cause__:  # a cell raised, and didn't only write to stderr
-            raised = error.__cause__
-            if raised.ename == "ValueError" and re.search(rf"\b{name}\b", raised.evalue):
-                return "refused", f": {raised.evalue}"
-            text = f"{raised.ename}: {raised.evalue}".splitlines()[:4]
-        return "FAILED", "".join(f"\n    {line.strip()}" for line in (where, *text))
+        raised = error.__cause__  # None where a cell only wrote to stderr
+        if raised and raised.ename == "ValueError" and re.search(rf"\b{name}\b", raised.evalue):
+            return "refused", f": {raised.evalue}"
+        return "FAILED", "".join(f"\n    {line}" for line in _words(error))
     return "ok", ""
 
 
@@ -126,11 +122,19 @@ def _twice(path, old):
     try:
         new = runner.execute(path, change=change)
     except runner.NotebookError as error:
-        return str(error).splitlines()
+        return _words(error)
     new.cells = [cell for cell in new.cells if cell.cell_type != "code" or cell.id.endswith(AGAIN)]
     for cell in new.cells:
         cell.id = cell.id.removesuffix(AGAIN)
     return runner.differences(_uncounted(old), _uncounted(new))
+
+
+def _words(error):
+    """Return, as lines, the cell that an error comes from, and what it says."""
+    where, *text = str(error).splitlines()
+    if raised := error.__cause__:
+        text = f"{raised.ename}: {raised.evalue}".splitlines()[:4]
+    return [where, *map(str.strip, text)]
 
 
 def _uncounted(notebook):

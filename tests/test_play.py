@@ -59,7 +59,7 @@ def test_values_come_from_the_rule_or_from_the_cell():
 def test_what_a_reader_would_break_is_found(folder, capsys):
     cells = [
         ("rule", "if RATE > 1: raise ValueError('RATE is at most 1')"),
-        ("fours", "assert N % 4 == 0"),
+        ("fours", "if N % 4: raise ValueError('cannot reshape 6 into N4')"),
         ("name", "if N == 12: raise NameError('N is gone')"),
         ("loud", "import sys\nif N == 16: sys.stderr.write('overflow')"),
         ("count", "seen = []"),
@@ -76,7 +76,7 @@ def test_what_a_reader_would_break_is_found(folder, capsys):
     assert [line[3].strip(":") for line in turned] == ["ok", "FAILED", "FAILED", "FAILED", "refused"]
     assert "RATE = 2.0               refused: RATE is at most 1" in lines
     for place, reason in {
-        "fours:": "AssertionError:",
+        "fours:": "ValueError: cannot reshape 6 into N4",
         "name:": "NameError: N is gone",
         "loud wrote to stderr:": "overflow",
     }.items():

@@ -252,11 +252,13 @@ def observe_benchmark():
     import torch
 
     loaded, found, asked_for, load = {}, {}, {}, lessons.load
-    torch.set_num_threads(2), threadpool_limits(2)
+    threadpool_limits(2)
 
     def noted_load(name, **options):
         found.setdefault("environment", [os.environ.get(variable) for variable in THREADS])
         loaded[name] = load(name, **options)
+        if "pytorch" in name:
+            torch.set_num_threads(2)
         if "keras" in name:  # shorter epochs are enough here
             loaded[name] |= {data: loaded[name][data][:800] for data in ("X_train", "Y_train")}
         return loaded[name]
