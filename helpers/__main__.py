@@ -12,7 +12,7 @@ COMMANDS = {
     "lab": "open the lessons in JupyterLab (further arguments go to JupyterLab)",
     "test": "[NAMES] run every test, or those that concern these notebooks (further arguments: pytest's)",
     "run": "[--timings] [NOTEBOOKS]: run notebooks and write their outputs",
-    "check": "[NOTEBOOKS]: rerun them as other processors would, and compare",
+    "check": "[--play] [NOTEBOOKS]: rerun them as other processors or readers would, and compare",
     "benchmark": "time the same training in several libraries",
     "download": "[--from FILE or ADDRESS]: fetch the full MNIST",
     "readme": "put the verdict and the picture of lesson 22 into the README",
@@ -51,11 +51,17 @@ def command_run(arguments):
 
 
 def command_check(arguments):
-    from helpers import runner
+    from helpers import play, runner
 
     parser = argparse.ArgumentParser(prog="helpers check")
+    parser.add_argument(
+        "--play",
+        action="store_true",
+        help="turn each constant of the settings cell, run every cell twice; timings are run, not compared",
+    )
     parser.add_argument("names", nargs="*")
-    return runner.check(parser.parse_args(arguments).names)
+    chosen = parser.parse_args(arguments)
+    return (play.play if chosen.play else runner.check)(chosen.names)
 
 
 def command_benchmark(arguments):

@@ -62,7 +62,7 @@ def load(name, until=None, skip=(), also=(), replace=None, **constants):
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         tree = ast.parse(source, file)
         for statement in tree.body:
-            assigned |= _override(statement, constants)
+            assigned |= override(statement, constants)
         program.append(compile(tree, file, "exec", dont_inherit=True))
     unknown = sorted(set(constants) - assigned)
     if unknown:
@@ -74,8 +74,11 @@ def load(name, until=None, skip=(), also=(), replace=None, **constants):
     return namespace
 
 
-def _override(statement, constants):
-    """Replace, in an assignment, the values of the names in `constants`, and return the names found."""
+def override(statement, constants):
+    """Turn `NAME = value` into `NAME = NAME`, for the names in `constants`, and return the names found.
+
+    `statement` is a node of an ast.Module's body; `A, B = 1, 2` counts as two assignments.
+    """
     if isinstance(statement, ast.AnnAssign) and statement.value:
         targets = [statement.target]
     elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:

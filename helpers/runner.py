@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
 
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
@@ -74,15 +76,18 @@ class _ThisPython(KernelSpecManager):
 _kernels = set()  # those that run
 
 
-def execute(path, env=None, records_in=None, keep_errors=False):
+def execute(path, env=None, records_in=None, keep_errors=False, change=None):
     """Run one notebook in a new kernel and return it with outputs that don't change from run to run.
 
     `env` (a dict of strings) is added to the environment; the dict `record` that the notebook may leave
-    behind goes to the folder `records_in`, if one is given. Nothing is written to the notebook's file.
-    Raises NotebookError for an error or output on stderr, SystemExit when the kernel dies; with
-    `keep_errors` the notebook ends in the cell that failed, with its error as the output.
+    behind goes to the folder `records_in`, if one is given; `change` (a function) may change the notebook
+    before it runs. Nothing is written to the notebook's file.
+    Raises NotebookError for an error (its __cause__ is nbclient's) or output on stderr, SystemExit when the
+    kernel dies; with `keep_errors` the notebook ends in the cell that failed, with its error as the output.
     """
     notebook = nbformat.read(path, as_version=4)
+    if change:
+        change(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -121,7 +126,7 @@ def execute(path, env=None, records_in=None, keep_errors=False):
         )
         last = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()[-8:]
         if not keep_errors:
-            raise NotebookError(f"{path.name}, cell {cell.id}:\n    " + "\n    ".join(last)) from None
+            raise NotebookError(f"{path.name}, cell {cell.id}:\n    " + "\n    ".join(last)) from error
         if not any(output.output_type == "error" for output in cell.outputs):
             _fail(cell, type(error).__name__, last)
     except (DeadKernelError, AssertionError):  # the latter when a kernel dies before its first answer
@@ -191,9 +196,10 @@ def expected_seconds(name):
 
 def _write(path, notebook):
     # Replaced in one move: a reader, or a run that is stopped, never leaves half a notebook.
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
-    os.replace(draft, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+        os.replace(draft, path)
 
 
 def _normalised(notebook):
@@ -317,6 +323,12 @@ def _image_differences(before, after):
             else:
                 gap = abs(old - new).max(axis=-1)
                 yield f"{(gap > 0).sum()} of {gap.size} pixels differ, by up to {255 * gap.max():.0f} of 255"
+
+
+def lesson(stem):
+    """Return the name of a notebook's lesson, such as 03_mlp for 03_mlp_keras."""
+    name, _, tool = stem.rpartition("_")
+    return name if tool in records.TOOLS else stem
 
 
 def paths(names=None):

@@ -1,7 +1,10 @@
 """Counts, at the end of a run, how many of the deliberately broken lines the checks have caught."""
 
 import re
+import tempfile
 from collections import Counter
+
+import pytest
 
 BROKEN = re.compile(r"::test_a_broken_line_is_caught\[(\w+(?: \w+)*),")
 
@@ -19,3 +22,14 @@ def pytest_terminal_summary(terminalreporter):
     if total:
         kinds = ", ".join(f"{kind} {caught[kind]}/{total[kind]}" for kind in total)
         terminalreporter.write_line(f"broken lines caught: {caught.total()}/{total.total()} ({kinds})")
+
+
+@pytest.fixture
+def no_leftovers(tmp_path_factory, monkeypatch):
+    """Give a test, and what it starts, a folder for temporary files that has to be empty afterwards."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    for name in ("TMPDIR", "TEMP", "TMP", "JUPYTER_RUNTIME_DIR"):  # the last one for the kernels' addresses
+        monkeypatch.setenv(name, str(folder))
+    yield
+    assert [*folder.iterdir()] == []

@@ -22,6 +22,7 @@ import pytest
 from helpers import ROOT, data
 
 FILE_5K = ROOT / "data" / "mnist_5k.npz"
+pytestmark = pytest.mark.usefixtures("no_leftovers")
 
 
 def npz(n_train=200, n_test=100, **changes):
@@ -37,6 +38,7 @@ def npz(n_train=200, n_test=100, **changes):
 
 
 GOOD = npz()
+ALTERED = GOOD[:12] + bytes([GOOD[12] ^ 1]) + GOOD[13:]  # in the date of its first array, which nobody reads
 SMALL = data.FILES["full"]._replace(
     n_train=200, n_test=100, n_bytes=len(GOOD), sha256=hashlib.sha256(GOOD).hexdigest()
 )
@@ -86,7 +88,9 @@ def server(raw=GOOD, halfway=None, drop=False):
 
 
 def files_in(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    """Return the files in a checkout, and the folders that don't belong there."""
+    expected = [folder / name for name in ("data", "cache", "cache/three-ways")]
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path not in expected)
 
 
 def start_download(checkout, address):
@@ -262,6 +266,7 @@ BAD = {
     "labels as floats": (npz(y_train=np.zeros(200)), "y_train is float64 (200,), not uint8 (200,)"),
     "pickled": (npz(x_test=np.array([{}])), "allow_pickle=False"),
     "another label": (npz(y_test=np.full(100, 3, np.uint8)), "the file was altered: its SHA-256 is"),
+    "another date": (ALTERED, "the file was altered: its SHA-256 is"),
 }
 
 
@@ -283,6 +288,9 @@ def test_bad_5k_is_restored_with_git(checkout):
         data.load_mnist("5k")
     for part in (str(path), "1,962,961 bytes, not 3,925,922", "git checkout -- data/mnist_5k.npz"):
         assert part in str(caught.value)
+    path.write_bytes(raw[:12] + bytes([raw[12] ^ 1]) + raw[13:])  # all digits are there, and right
+    with pytest.raises(ValueError, match="the file was altered: its SHA-256 is"):
+        data.load_mnist("5k")
 
 
 # The download
@@ -313,10 +321,11 @@ def test_download_keeps_a_good_copy_and_replaces_a_bad_one(checkout):
     path = checkout / "data" / "mnist.npz"
     path.write_bytes(GOOD)
     assert data.download("http://127.0.0.1:9/nobody-is-asked") == path
-    path.write_bytes(GOOD[:-1])
-    with server() as address:
-        assert data.download(address) == path
-    assert path.read_bytes() == GOOD
+    for bad in (GOOD[:-1], ALTERED):
+        path.write_bytes(bad)
+        with server() as address:
+            assert data.download(address) == path
+        assert path.read_bytes() == GOOD
 
 
 def fails(source, kind, *parts):
@@ -327,8 +336,9 @@ def fails(source, kind, *parts):
 
 
 def test_failed_download_leaves_nothing(checkout):
-    with server(npz(y_test=np.zeros(100, np.uint8))) as address:
-        fails(address, ValueError, "the file was altered")
+    for altered in (npz(y_test=np.zeros(100, np.uint8)), ALTERED):
+        with server(altered) as address:
+            fails(address, ValueError, "the file was altered")
     with server(drop=True) as address:
         fails(address, OSError, "IncompleteRead")
     fails(address, OSError, "Connection")  # nobody there any more
@@ -364,6 +374,20 @@ def test_interrupted_download_leaves_nothing(checkout, monkeypatch, interruptibl
     with server() as address, pytest.raises(KeyboardInterrupt):
         data.download(address)
     assert files_in(checkout) == []
+
+
+def test_full_disk_leaves_nothing(checkout, monkeypatch):
+    mine, write = checkout / "mine.npz", Path.write_bytes
+    mine.write_bytes(GOOD)
+
+    def fill(path, raw):
+        write(path, raw[:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OSError, match="No space left"):
+        data.download(mine)
+    assert files_in(checkout) == ["mine.npz"]
 
 
 def test_killed_download_leaves_nothing(checkout):
@@ -409,6 +433,12 @@ def test_file_that_another_process_has_just_put_there(checkout, monkeypatch):
 
     monkeypatch.setattr(os, "replace", taken_by_a_download)
     assert data.download(mine).read_bytes() == GOOD
+    assert files_in(checkout) == [os.path.join("data", "mnist.npz"), "mine.npz"]
+
+    (checkout / "data" / "mnist.npz").write_bytes(ALTERED)
+    monkeypatch.setattr(os, "replace", taken)
+    with pytest.raises(PermissionError):
+        data.download(mine)
 
 
 def test_read_only_checkout(checkout, monkeypatch):

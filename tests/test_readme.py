@@ -22,7 +22,7 @@ def test_another_verdict_would_show(tmp_path, monkeypatch):
     assert changed.read_text(encoding="utf-8") != readme.page() == old
 
 
-def test_both_are_written(tmp_path, monkeypatch):
+def test_both_are_written(tmp_path, monkeypatch, no_leftovers):
     page = tmp_path / "README.md"
     page.write_text("# Title\n<!-- verdict -->\n<!-- end -->\nthe rest\n", encoding="utf-8")
     monkeypatch.setattr(readme, "PAGE", page)
@@ -32,6 +32,20 @@ def test_both_are_written(tmp_path, monkeypatch):
     assert text.startswith("# Title\n") and text.endswith("the rest\n") and text.count("\n| ") > 10
     assert imread(tmp_path / "picture.png").ndim == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "picture.png"]
+
+
+def test_a_page_that_is_not_written_whole_stays_as_it_was(tmp_path, monkeypatch, no_leftovers):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    page, text = tmp_path / "README.md", "<!-- verdict -->\n<!-- end -->\n"
+    page.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(readme, "PAGE", page)
+    monkeypatch.setattr(readme, "PICTURE", tmp_path / "picture.png")
+    monkeypatch.setattr(readme.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        readme.main()
+    assert page.read_text(encoding="utf-8") == text and [*tmp_path.iterdir()] == [page]
 
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):

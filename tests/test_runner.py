@@ -25,7 +25,7 @@ plt.show()"""
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, no_leftovers):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
     # The kernel is another process: the save that it calls is the one found first on its path.
     fake = tmp_path / "fake" / "helpers"
@@ -93,6 +93,19 @@ def test_run_writes_nothing_after_a_failure(folder, capsys, source, words):
     assert path.read_bytes() == before and not (folder / "saved.json").exists()
     out = capsys.readouterr().out
     assert all(word in out for word in ["90_tiny", *words])
+
+
+def test_a_notebook_that_is_not_written_whole_stays_as_it_was(folder, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    path = write(folder, "1 + 1")
+    before = path.read_bytes()
+    monkeypatch.setattr(runner.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in folder.iterdir()) == [path.name, "fake"]
 
 
 def test_check_finds_what_depends_on_the_machine(folder, monkeypatch, capsys):
