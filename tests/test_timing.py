@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from helpers import ROOT, THREADS, benchmark, lessons, timing
 
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "22_key_differences")
 TOOLS = ("numpy", "keras", "pytorch")
 
 
