@@ -347,11 +347,10 @@ class Plain(ast.NodeTransformer):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in WRAPPERS and node.args:
             return self.visit(node.args[0])
-        if called == "len" and np.shape(self.known.get(node.args[0].id, self.known["n"]))[:1] in (
-            (),
-            (self.known["n"],),
-        ):
-            return ast.Name("n", ast.Load())
+        if called == "len" and isinstance(node.args[0], ast.Name):
+            rows = np.shape(self.known.get(node.args[0].id, [0] * self.known["n"]))
+            if rows[:1] == (self.known["n"],):
+                return ast.Name("n", ast.Load())
         return self.generic_visit(node)
 
 
@@ -518,19 +517,54 @@ def test_no_equation_gets_lost(page):
 
 
 def test_each_line_of_the_network_has_its_equation():
-    cells = lessons.cells("03_mlp_numpy")
-    known = values("03_mlp")
-    program = [line for line in lines(cells, known) if line[1]]
-    lettered = {letter for _, _, letter, line in program if letters(line, known) and "X_train" not in line}
-    # Where Adam's epsilon stands, lesson 3 tells in words, and compares by its losses.
-    assert lettered - {"epsilon"} <= set(DISPLAYED["03_mlp"].split())
+    cells, known = lessons.cells("03_mlp_numpy"), values("03_mlp")
+    tables = [cell for cell in cells if cell.source.count("\n|") > 2]
+    shown = {None: set(DISPLAYED["03_mlp"].split())}
+    # The table of the gradients has a row for each line of the model and of `backward`.
+    shown["Gradients"] = {each.left for _, display in equations(tables) for each in display}
+    shown["Model"] = shown["Gradients"]
+    for heading, program, letter, line in lines(cells, known):
+        if program and letters(line, known) and heading not in ("Setup", "Check"):
+            # Where Adam's epsilon stands, lesson 3 tells in words, and compares by its losses.
+            assert letter in shown.get(heading, shown[None]) | {"epsilon"}, line
 
 
-def test_the_figures_beside_the_chain_rule_are_those_of_its_lines():
-    lesson = lessons.load(
-        "02_gradient_numpy", until="constants", also=["data-function", "hand-forward", "hand-backward"]
-    )
-    (table,) = (cell.source for cell in lessons.cells("02_gradient_numpy") if cell.id == "hand")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_figures_beside_the_chain_rule_are_those_of_its_lines(tool):
+    also = ["data-function", "hand-forward", "hand-backward"]
+    lesson = lessons.load("02_gradient_numpy", until="constants", also=also)
+    (table,) = (cell.source for cell in lessons.cells(f"02_gradient_{tool}") if cell.id == "hand")
     beside = re.findall(r"\$(\w+) = [^$]*\$[^|]*\| ([\d.]+) \|", table)
-    assert {letter for letter, _ in beside} == set(DISPLAYED["02_gradient"].split()) & lesson.keys() - {"x"}
+    assert {letter for letter, _ in beside} == set("a b c y da db dc dx dy".split())
     assert all(float(figure) == lesson[letter] for letter, figure in beside)
+
+
+# A slip each: lesson, cell, what stands there, what takes its place.
+SLIPS = (
+    ("03_mlp", "gradients", r"A_1^\top dZ_2", r"Z_1^\top dZ_2"),  # a letter
+    ("03_mlp", "gradients", r"dW_1 = X^\top dZ_1", r"dW_1 = dZ_1^\top X"),  # the order
+    ("03_mlp", "gradients", r"dZ_2 W_2^\top", "dZ_2 W_2"),  # a transpose
+    ("03_mlp", "gradients", "(P - Y) / n", "(Y - P) / n"),  # a sign
+    ("03_mlp", "gradients", "(P - Y) / n", "P - Y"),  # 1/n
+    ("03_mlp", "gradients-5-why", r"\sum_\text{rows}", r"\frac{1}{n} \sum_\text{rows}"),  # sum and mean
+    ("03_mlp", "gradients-4-why", "[Z_1 > 0]", "[Z_1 < 0]"),
+    ("03_mlp", "model-softmax-why", r"\max_k", r"\min_k"),
+    ("03_mlp", "loss", r"-\frac{1}{n}", r"\frac{1}{n}"),
+    ("03_mlp", "update", r"W - \eta", r"W + \eta"),
+    ("03_mlp", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
+    ("03_mlp", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
+    ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
+    ("03_mlp", "gradients-4", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
+    ("02_gradient", "hand", r"da \cdot 2x", r"da \cdot x"),
+    ("02_gradient", "own", r"1 + e^{-|x|}}", r"1 - e^{-|x|}}"),
+    ("01_matmul", "by-hand", "B_{kj}", "B_{jk}"),
+)
+
+
+@pytest.mark.parametrize(("lesson", "cell_id", "old", "new"), SLIPS, ids=[f"{s[1]}: {s[3]}" for s in SLIPS])
+def test_a_slip_is_noticed(lesson, cell_id, old, new):
+    cells = lessons.cells(f"{lesson}_numpy")
+    (cell,) = (cell for cell in cells if cell.id == cell_id)
+    assert cell.source.count(old) == 1
+    cell.source = cell.source.replace(old, new)
+    assert any(why for _, why in problems(f"{lesson}_numpy", cells, cells))
