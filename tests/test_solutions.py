@@ -9,34 +9,107 @@ from helpers import lessons
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp")
-# What a solution says: numbers, names in quotes, yes or no.
-SAID = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit")
+# What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
+SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit")
+
+
+def said(text):
+    found = SAID.findall(re.sub(r"\bwithin \S+", "", text))
+    return [float(word) if word[-1].isdigit() else word for word in found]
 
 
 def solutions(notebook):
-    """What each solution of a notebook says, in a list by its cell's id."""
+    """What each solution of a notebook says, by its exercise."""
     found = {}
     for cell in notebook.cells:
-        if re.fullmatch(r"exercise-[\w-]+-solution", cell.id):
-            text = "".join(output.get("text", "") for output in cell.outputs)
-            found[cell.id] = [float(said) if said[-1].isdigit() else said for said in SAID.findall(text)]
+        match = re.fullmatch(r"exercise-([\w-]+)-solution", cell.id)
+        if match:
+            found[match[1]] = said("".join(output.get("text", "") for output in cell.outputs))
     return found
-
-
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_siblings_solutions_say_the_same(ran, lesson):
-    first, *others = [solutions(ran(f"{lesson}_{tool}")) for tool in TOOLS]
-    assert all(first.values()) and len(first) >= 3
-    for other in others:
-        assert other == first
 
 
 # The right answers, by other means than the solutions'.
 
 
 def shapes():
-    stacks = np.broadcast_shapes((4, 1), (5,))
-    with pytest.raises(ValueError):
-        np.broadcast_shapes((2, 3), (2,))
-    operands = [(4, 1, 2, 3), (5, 3, 2), *2 * [(2, 3), (2, 1)][:2], (2, 3), (2,), (3, 1), (3,)]
-    return stacks, operands
+    answers = [4, 1, 2, 3, 5, 3, 2, *np.broadcast_shapes((4, 1), (5,)), 2, 2]  # a product: two axes stay
+    for one, other in (((2, 3), (2, 1)), ((2, 3), (2,)), ((3, 1), (3,))):
+        answers += [*one, *other]
+        try:
+            answers += np.broadcast_shapes(one, other)
+        except ValueError:
+            answers.append("does not fit")
+    return answers
+
+
+def products():
+    lesson = lessons.load("01_matmul_numpy", until="data-batch")
+    X, W1 = lesson["X"], lesson["W1"]
+    terms = X[:4, :, None] * W1  # (4, 784, 128), added up one after the other
+    equal = np.array_equal(terms.cumsum(axis=1)[:, -1], terms[:, ::-1].cumsum(axis=1)[:, -1])
+    mixed = np.hstack(X.reshape(7, 32, 112)) @ W1  # pieces of other images in each row
+    off = np.abs(mixed - X @ W1).max()
+    return {"modify": [str(equal)], "build": [*mixed.shape, round(off, 4)]}
+
+
+def derivatives():
+    away = 2 + 1  # from the lowest point of (x + 1)^2, which a step of 0.1 uphill multiplies by 1.2
+    return {
+        "predict": [2**8, 8 * 2**7, 3],  # x^8, by three squares
+        "modify": [-1, 3, 0],  # surface(x, 3) = 3 x^2 + 27; a parabola's lowest point after one step
+        "build": [round(-1 + away * 1.2**5, 6)],
+    }
+
+
+def networks():
+    torch = pytest.importorskip("torch")
+    lesson = lessons.load("03_mlp_numpy", until="data-order", also=["exercise-build-start"])
+    X, y = torch.from_numpy(lesson["X_train"]), torch.from_numpy(lesson["y_train"]).long()
+
+    def scores(X, params):
+        for W, b in zip(params[:-2:2], params[1:-2:2], strict=True):
+            X = torch.relu(X @ W + b)
+        return X @ params[-2] + params[-1]
+
+    def trained(start, decay=0.0):
+        """One epoch; all derivatives are PyTorch's, that of the decay too."""
+        params = [torch.tensor(array, requires_grad=True) for array in start]
+        for rows in torch.from_numpy(lesson["batches"][0]):
+            loss = torch.nn.functional.cross_entropy(scores(X[rows], params), y[rows])
+            loss = loss + decay / 2 * sum((w**2).sum() for w in params if w.ndim == 2)
+            with torch.no_grad():
+                for w, dw in zip(params, torch.autograd.grad(loss, params), strict=True):
+                    w -= lesson["LEARNING_RATE"] * dw
+        return params
+
+    def accuracy(params):
+        answers = scores(torch.from_numpy(lesson["X_test"]), params).argmax(dim=1).numpy()
+        return round(np.mean(answers == lesson["y_test"]), 3)
+
+    zeros = trained([np.zeros_like(array) for array in lesson["start"]])
+    names = ("W1", "b1", "W2", "b2")
+    still = [f"'{name}'" for name, array in zip(names, zeros, strict=True) if not array.any()]
+    sizes = [round((trained(lesson["start"], decay)[0] ** 2).sum().item(), 4) for decay in (0, 0.001)]
+    build = [accuracy(trained(lesson["start3"]))]
+    return {"predict": [accuracy(zeros), *still], "modify": sizes, "build": build}
+
+
+RIGHT = {
+    "01_matmul": lambda: {"predict": shapes(), **products()},
+    "02_gradient": derivatives,
+    "03_mlp": networks,
+}
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_siblings_solutions_say_the_same_and_are_right(ran, lesson):
+    found = {tool: solutions(ran(f"{lesson}_{tool}").notebook) for tool in TOOLS}
+    for tool in TOOLS:
+        assert found[tool] == found["numpy"], tool
+    assert all(found["numpy"].values())
+    right = RIGHT[lesson]()
+    assert found["numpy"].keys() >= right.keys() == {"predict", "modify", "build"}
+    for exercise, answers in right.items():
+        assert found["numpy"][exercise] == [
+            answer if isinstance(answer, str) else pytest.approx(answer, rel=1e-6) for answer in answers
+        ], exercise
