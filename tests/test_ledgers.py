@@ -196,3 +196,28 @@ def test_the_ledgers_of_lesson_2_say_what_is_measured(tool, capsys):
     measured["decided the order"] = "ours" if set(waiting) == {"ours"} else "the tool's"
     said = ledger(f"02_gradient_{tool}")
     assert {stage: kind(owner) for stage, owner in said.items()} == measured
+
+
+# Tables in words: who owns what, held above, in lesson 3 against lesson 22; maps of the suite; equations.
+TABLES = {
+    ("00_start_here", "spectrum"),
+    ("00_start_here", "map"),
+    ("00_start_here", "map-paths"),
+    ("22_key_differences", "flex-penalty"),
+    *(
+        (f"{name}_{tool}", "ledger-table")
+        for name in ("01_matmul", "02_gradient", "03_mlp")
+        for tool in MODULES
+    ),
+    *((f"02_gradient_{tool}", "hand") for tool in MODULES),
+    *((f"03_mlp_{tool}", "gradients") for tool in MODULES),
+}
+
+
+def test_no_table_of_facts_is_typed():
+    typed = set()
+    for path in lessons.NOTEBOOKS.glob("*.ipynb"):
+        for cell in lessons.cells(path.stem):
+            if cell.cell_type == "markdown" and re.search(r"^\|[-| :]+\|$", cell.source, re.MULTILINE):
+                typed.add((path.stem, cell.id))
+    assert typed == TABLES, "what a tool does, a cell observes and prints"
