@@ -483,10 +483,13 @@ def problem(equation, display, lesson, here, everywhere, cells):
             return "there is nothing to compare it with"
         for side in equation.sides:
             for given, other, names in found if letters(side, known) else found[-1:]:
-                if not same(value(equation, side, known | given), other):
+                said = value(equation, side, known | given)
+                if not same(said, other):
                     return f"{side} and what it is compared with are different numbers"
                 if letters(side, known) and names != used:
                     return f"the letters {' '.join(used)} stand beside {' '.join(names)}"
+                if not given and letters(side, known) and said.shape != np.shape(known[letter]):
+                    return f"{letter} has another shape"
     except (ValueError, IndexError, NameError, TypeError, AttributeError) as error:
         return str(error)
 
