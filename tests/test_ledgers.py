@@ -66,7 +66,9 @@ def keras_product(A, B):
     import tensorflow as tf
 
     halves, box = tf.cast(A, "float32"), tf.Variable(A)
-    converted = keras.ops.matmul(halves, B).dtype == "float64" and keras.layers.Dense(1)(A).dtype == "float32"
+    converted = not refuses(keras.ops.matmul, halves, B) and not refuses(
+        keras.layers.Dense(1, dtype="float32"), A
+    )
     outside = box @ B
     with tf.GradientTape(persistent=True) as tape:
         inside = box @ B
