@@ -443,10 +443,12 @@ def same(one, other):
     return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=1e-7, atol=0)
 
 
-def computed(lines, letter, known):
-    """What the lines say of a letter: (given, value, letters). What only a tool can compute says nothing."""
+def computed(lines, letter, known, used):
+    """What the lines say of a letter: (given, value, letters). What only a tool can compute says nothing,
+    nor does a line of numbers, an example, where the equation has letters.
+    """
     for *_, name, line, strict in lines:
-        if name == letter:
+        if name == letter and bool(letters(line, known)) >= bool(used):
             try:
                 yield {}, evaluate(line, known), letters(line, known)
             except (NameError, AttributeError):  # a name or a method that our arrays don't know
@@ -473,12 +475,12 @@ def problem(equation, display, lesson, here, everywhere, cells):
         beside = {each.left: each for each in display if each.indices and each.left in letters(side, known)}
         known |= {name: value(each, each.sides[0], known) for name, each in beside.items()}
         used = [name for name in letters(side, known) if name not in beside]
-        found = [*computed(here, letter, known), *returned(functions(cells, letter), used, known)]
+        found = [*computed(here, letter, known, used), *returned(functions(cells, letter), used, known)]
         found = found or [(*each, used) for each in otherwise(lesson).get(letter, [])]
         uses = [each for each in display if equation.indices and letter in letters(each.sides[0], known)]
         if not found and uses:
             return problem(uses[0], display, lesson, here, everywhere, cells)
-        found = found or list(computed(everywhere, letter, known))
+        found = found or list(computed(everywhere, letter, known, used))
         if not found:
             return "there is nothing to compare it with"
         for side in equation.sides:
@@ -538,7 +540,7 @@ def test_a_formula_in_a_sentence_is_right(page):
                 if not equation.left and not names:
                     first, *others = (float(evaluate(side, known)) for side in equation.sides)
                     assert others == pytest.approx([first] * len(others), rel=1e-3), latex
-                elif len(names) > 1 and list(computed(program, equation.left, known)):
+                elif len(names) > 1 and list(computed(program, equation.left, known, names)):
                     assert not problem(equation, [], lesson, program, program, []), latex
 
 
