@@ -49,7 +49,6 @@ EXCEPTIONS = {
     ("03_mlp_*", "train"): ("10 epochs of 125 batches", "1,250"),
     ("03_mlp_*", "check"): ("10 epochs of 125 batches", "1,250"),
     ("03_mlp_*", "key-points"): ("10 epochs of 125 batches", "1,250"),
-    ("03_mlp_*", "swap-why"): ("defaults: each tool's own notebook prints its own", "10^{-8}", "10^{-7}"),
     ("20_equality", "ledger-distance-why"): ("what float32 is", r"2 \cdot 10^{-7}"),
     ("20_equality", "digits-read"): ("what float64 is", "10^{-16}"),
     ("20_equality", "dial-rmsprop-why"): ("the root of a constant", r"3 \cdot 10^{-4}"),

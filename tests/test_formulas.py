@@ -1,0 +1,598 @@
+"""Where an equation stands above its line, both say the same.
+
+An equation is read from its LaTeX, and both sides are computed from the same random arrays, each letter its
+own, no two lengths equal: an exchanged letter, a transpose, a sign, a sum in the place of a mean give other
+numbers. The letters have to come in the same order, too. Nothing here depends on the words around them.
+"""
+
+import ast
+import contextlib
+import re
+from copy import deepcopy
+from functools import cache
+
+import numpy as np
+import pytest
+
+from helpers import lessons
+from helpers.records import TOOLS
+
+LESSONS = ("01_matmul", "02_gradient", "03_mlp")
+PAGES = [f"{lesson}_{tool}" for lesson in LESSONS for tool in TOOLS]
+
+# What an equation and its line call by different names. Lesson 3's `w` is any of the matrices W.
+LETTERS = {"eta": "learning_rate", "W": "w", "dW": "dw"}
+CODE = {"LEARNING_RATE": "learning_rate", "RATE": "learning_rate", "A_list": "A", "B_list": "B"}
+# The letter of what a function returns.
+FUNCTIONS = {"by_hand": "C", "softmax": "P", "cross_entropy": "L"}
+# Calls that only hand their argument on: to a tool, or to a number type.
+WRAPPERS = {"constant", "from_numpy", "beta_type", "float"}
+
+# The letters whose equations are displayed in a lesson, in `$$` or in a table.
+DISPLAYED = {
+    "01_matmul": "A B C Z1 dA",
+    "02_gradient": "H J a b c curve da db dc dr ds dx dy nabla s s_prime surface x y",
+    "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw m m_hat v v_hat w",
+}
+
+
+# Reading LaTeX: the subset that the lessons use.
+
+TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|[A-Za-z]|[^\s]")
+SPACE = {"\\,", "\\;", "\\!", "\\ ", "\\textstyle", "\\displaystyle", "\\left", "\\right"}
+RELATIONS = {"=", "\\leftarrow", "\\approx"}
+CALLS = {"\\ln": "np.log", "\\log": "np.log", "\\exp": "np.exp"}
+CALLED = {"softmax", "L", "f_prime"}
+ENDS = {")", "]", "}", ",", "+", "-", "&", "\\\\", "\\end", "<", ">", "|", *RELATIONS}
+
+
+class Reader:
+    """An equation in Python: the letter on its left, with indices, and what stands on its other `sides`.
+
+    On the left of an equation of numbers there is no letter, and all it says are sides.
+    """
+
+    def __init__(self, latex):
+        self.tokens = [token for token in TOKEN.findall(latex) if token not in SPACE]
+        self.latex, self.sizes, self.bars = latex, {}, 0
+        self.left, self.indices, self.sides = None, [], []
+        if re.match(r"[\d(-]|\\(ln|sqrt|frac\{[^\\])", latex):
+            self.sides.append(self.sum())
+        else:
+            self.left, self.indices = self.name()
+            if self.peek() == "(":  # f(x) = ...
+                self.group()
+        while self.tokens:
+            self.take(*RELATIONS)
+            self.sides.append(self.sum())
+        if not self.sides:
+            raise ValueError(f"no equation: {latex}")
+
+    def peek(self):
+        return self.tokens[0] if self.tokens else None
+
+    def take(self, *wanted):
+        if wanted and self.peek() not in wanted:
+            raise ValueError(f"{self.peek()!r} in the place of {' or '.join(wanted)} in {self.latex}")
+        return self.tokens.pop(0)
+
+    def group(self):
+        """What stands in brackets or is a single token, unread."""
+        close = {"{": "}", "(": ")"}.get(self.peek())
+        found, depth = [self.take()], 1
+        while close and depth:
+            found.append(self.take())
+            depth += (found[-1] == found[0]) - (found[-1] == close)
+        return found[1:-1] if close else found
+
+    def inner(self, tokens, read):
+        outer, self.tokens = self.tokens, tokens
+        found = read()
+        if self.tokens:
+            raise ValueError(f"{self.peek()!r} is left over in {self.latex}")
+        self.tokens = outer
+        return found
+
+    def sum(self):
+        sign = self.take() if self.peek() in ("-", "+") else ""
+        parts = [sign + self.term()]
+        while self.peek() in ("+", "-"):
+            parts += [self.take(), self.term()]
+        return "(" + " ".join(parts) + ")"
+
+    def term(self):
+        found = self.factor()
+        while self.tokens and (self.peek() not in ENDS or (self.peek() == "|" and not self.bars)):
+            if self.peek() in ("\\cdot", "\\odot", "\\times", "*"):
+                self.take()
+                found = f"{found} * {self.factor()}"
+            elif self.peek() == "/":
+                self.take()
+                found = f"{found} / {self.factor()}"
+            else:  # side by side: a product of matrices, or of numbers
+                found = f"times({found}, {self.factor()})"
+        return found
+
+    def factor(self):
+        base = self.peek()
+        found = self.atom() if base != "e" else self.take()
+        while self.peek() == "^":
+            self.take()
+            power = self.group()
+            if power in (["\\top"], ["T"]):
+                found += ".T"
+            else:
+                power = self.inner(power, self.sum)
+                found = f"np.exp{power}" if found == "e" else f"{found} ** {power}"
+        return found
+
+    def atom(self):
+        token = self.peek()
+        if token.isdigit() or "." in token:
+            return self.take()
+        if token == "(":
+            items = [self.inner(part, self.sum) for part in split(self.group(), ",")]
+            return items[0] if len(items) == 1 else f"({', '.join(items)})"
+        if token == "[":  # 1 where the condition holds, and 0 elsewhere
+            self.take()
+            sides, conditions = [self.sum()], []
+            while self.peek() in ("<", ">"):
+                relation, sides = self.take(), [*sides, self.sum()]
+                conditions.append(f"({sides[-2]} {relation} {sides[-1]})")
+            self.take("]")
+            return f"({' & '.join(conditions)})"
+        if token == "|":
+            self.take()
+            self.bars += 1
+            found = f"np.abs({self.sum()})"
+            self.bars -= 1
+            self.take("|")
+            return found
+        if token in CALLS:
+            self.take()
+            return f"{CALLS[token]}({self.factor()})"
+        if token == "\\sqrt":
+            self.take()
+            return f"np.sqrt{self.inner(self.group(), self.sum)}"
+        if token in ("\\sum", "\\max", "\\min"):
+            return self.over()
+        if token == "\\begin":
+            return self.matrix()
+        if token == "\\frac" and self.tokens[1:3] != ["{", "\\partial"]:
+            self.take()
+            return "({} / {})".format(*(self.inner(self.group(), self.sum) for _ in range(2)))
+        name, indices = self.name()
+        if name in CALLED and self.peek() == "(":
+            return f"{name}({self.inner(self.group(), self.sum)})"
+        return f"{name}[{', '.join(indices)}]" if indices else name
+
+    def over(self):
+        """A sum or an extreme: of two arguments, over rows, or over an index."""
+        kind, which = self.take()[1:], []
+        if self.peek() == "_":
+            self.take()
+            which = self.group() if self.peek() != "\\text" else [self.take(), *self.group()]
+        if not which and kind != "sum":
+            return f"np.{kind}imum{self.atom()}"
+        body = self.term()
+        if which[:1] == ["\\text"]:
+            axis = {"rows": "axis=0", "cols": "axis=1, keepdims=True"}["".join(which[1:]).strip("{}")]
+            return f"({body}).{kind}({axis})"
+        if not which:
+            return f"np.sum({body})"
+        loops = " ".join(f"for {index} in range(size['{index}'])" for index in which if index != ",")
+        return f"{kind}({body} {loops})"
+
+    def matrix(self):
+        self.take(), self.group()
+        tokens = self.tokens[: self.tokens.index("\\end")]
+        del self.tokens[: len(tokens) + 1]
+        self.group()
+        rows = [[self.inner(cell, self.sum) for cell in split(row, "&")] for row in split(tokens, "\\\\")]
+        return f"np.array([{', '.join('[' + ', '.join(row) + ']' for row in rows)}])"
+
+    def name(self):
+        r"""A letter as the code writes it, and its indices: Z_{2,ij} is Z2[i, j], \hat m is m_hat."""
+        token = self.take()
+        if token == "\\frac":  # dA is short for the derivative of the result with respect to A
+            self.group()
+            return self.inner(self.group()[1:], lambda: self.subscripts("d" + self.take()))
+        if token == "\\hat":
+            return "".join(self.group()) + "_hat", []
+        if token in ("\\text", "\\mathrm", "\\operatorname"):
+            token = "".join(self.group())
+        elif token == "d" and self.tokens and self.peek().isalpha():
+            token += self.take()
+        elif not re.fullmatch(r"\\?[A-Za-z]+", token):
+            raise ValueError(f"{token!r} in {self.latex}")
+        return self.subscripts(token.lstrip("\\"))
+
+    def subscripts(self, name):
+        indices = []
+        if self.peek() == "_":
+            self.take()
+            script = self.group()
+            while script:
+                part = script.pop(0)
+                if part.isdigit():
+                    name += part
+                elif script[:1] == ["_"]:  # P_{i, y_i}
+                    indices.append(f"{part}[{script[1]}]")
+                    del script[:2]
+                elif part != ",":
+                    indices.append(part)
+        if self.peek() == "'":
+            self.take()
+            name += "_prime"
+        name = LETTERS.get(name, name)
+        self.sizes |= {index: f"np.shape({name})[{place}]" for place, index in enumerate(indices)}
+        return name, indices
+
+
+def split(tokens, separator):
+    """Cut a list of tokens at a separator that stands outside of all brackets."""
+    parts, depth = [[]], 0
+    for token in tokens:
+        depth += (token in "({[") - (token in ")}]")
+        if token == separator and not depth:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def times(a, b):
+    return a @ b if np.ndim(a) == np.ndim(b) == 2 else a * b
+
+
+def softmax(Z):
+    E = np.exp(Z)
+    return E / E.sum(axis=1, keepdims=True)
+
+
+# The letters' values. All lengths differ, and each letter is drawn on its own: even those that a lesson
+# computes from others.
+
+
+def values(lesson):
+    rng = np.random.default_rng(0)
+    n, pixels, hidden, classes = 5, 7, 4, 3
+    known = {"n": n}
+
+    def draw(names, *shape):
+        known.update({name: rng.uniform(0.3, 1.7, shape) for name in names.split()})
+
+    if lesson == "01_matmul":
+        draw("A dA", 2, 4), draw("B", 4, 3), draw("C", 2, 3)
+        draw("X", n, pixels), draw("W1", pixels, hidden), draw("b1", hidden), draw("Z1", n, hidden)
+    elif lesson == "02_gradient":
+        draw("a b c x y da db dc dx dy")
+        draw("M", 3, 2), draw("r dr", 2), draw("s ds")
+    else:
+        draw("X", n, pixels), draw("W1 dW1", pixels, hidden), draw("b1 db1", hidden)
+        draw("W2 dW2", hidden, classes), draw("b2 db2", classes)
+        draw("Z1 A1 dZ1 dA1", n, hidden), draw("Z Z2 P dZ2", n, classes)
+        draw("w dw g m v m_hat v_hat", 2, 3), draw("learning_rate beta1 beta2 epsilon t h L")
+        known["Z1"] -= known["Z1"][0, 0]  # of both signs, and one is 0
+        known["Z"] *= 1000  # e^Z overflows
+        known["y"] = np.array([2, 0, 1, 1, 0])
+        known["Y"] = np.eye(classes)[known["y"]]
+        known |= {"beta1": 0.9, "beta2": 0.99, "softmax": softmax}
+    return known
+
+
+def evaluate(expression, known):
+    with np.errstate(all="ignore"):
+        return eval(expression, {"np": np, "times": times, **known})
+
+
+def value(equation, side, known):
+    """What a side of an equation says: a number or an array, an entry for each value of its indices."""
+    size = {index: evaluate(length, known) for index, length in equation.sizes.items()}
+    shape = [size[index] for index in equation.indices]
+    ats = (dict(zip(equation.indices, at, strict=True)) for at in np.ndindex(*shape))
+    if not shape:
+        return np.asarray(evaluate(side, known | {"size": size}))
+    return np.reshape([evaluate(side, known | {"size": size} | at) for at in ats], shape)
+
+
+def letters(expression, known):
+    """The letters in an expression, in order; one that stands twice in a row counts once."""
+    expression = re.sub(r"np\.ones_like\(\w+\)", "1", expression)  # gives a shape, and no number
+    names = [node for node in ast.walk(ast.parse(expression)) if isinstance(node, ast.Name)]
+    names = [name.id for name in sorted(names, key=lambda name: name.col_offset)]
+    names = [name for name in names if name in known and not callable(known[name])]
+    return [name for place, name in enumerate(names) if name not in names[:place][-1:]]
+
+
+# What stands on a page: its equations, and the lines and functions that they are compared with.
+
+
+def sections(cells):
+    """Each cell with the heading it stands under."""
+    heading = ""
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#{2,3} (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+        yield heading, cell
+
+
+def equations(cells):
+    """Each display of equations: its heading, and the equations; `$$`, or a row of a table."""
+    for heading, cell in sections(cells):
+        if cell.cell_type == "markdown":
+            rows = re.findall(r"^\|.*\|$", cell.source, re.MULTILINE)
+            shown = re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL)
+            shown += [r" \quad ".join(re.findall(r"\$(.+?)\$", row)) for row in rows]
+            for display in shown:
+                parts = [part.strip(" ,\n") for part in re.split(r"\\q?quad", display)]
+                yield heading, [Reader(part) for part in parts if re.search(r"=|\\leftarrow|\\approx", part)]
+
+
+class Plain(ast.NodeTransformer):
+    """A line as its equation would say it: without wrappers, and with what isn't a letter written out."""
+
+    def __init__(self, known, written):
+        self.known, self.written = known, written
+
+    def visit_Name(self, node):
+        if not isinstance(node.ctx, ast.Load):
+            return node
+        name = CODE.get(node.id, node.id)
+        if name in self.written and name not in self.known:
+            return deepcopy(self.written[name])
+        return ast.Name(name, ast.Load())
+
+    def visit_Attribute(self, node):
+        if isinstance(node.value, ast.Name) and node.value.id == "self":
+            return self.visit(ast.Name(node.attr, node.ctx))
+        return self.generic_visit(node)
+
+    def visit_Call(self, node):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in WRAPPERS and node.args:
+            return self.visit(node.args[0])
+        if called == "len" and isinstance(node.args[0], ast.Name):
+            rows = np.shape(self.known.get(node.args[0].id, [0] * self.known["n"]))
+            if rows[:1] == (self.known["n"],):
+                return ast.Name("n", ast.Load())
+        return self.generic_visit(node)
+
+
+def lines(cells, known):
+    """Each line that assigns to a letter: its heading, whether it is the program's, the letter, the value."""
+    for heading, cell in sections(cells):
+        tags = cell.metadata.get("tags", ())
+        if cell.cell_type != "code" or "solution" in tags:
+            continue
+        tree = ast.parse(cell.source)
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for scope in [tree, *(node for node in functions if node.name not in FUNCTIONS)]:
+            written = {}
+            for node in statements(scope):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if isinstance(node, ast.AugAssign) and isinstance(target, ast.Name):
+                    pairs = [(target, ast.BinOp(ast.Name(target.id, ast.Load()), node.op, node.value))]
+                elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = zip(target.elts, node.value.elts, strict=True)
+                else:
+                    pairs = [(target, node.value)]
+                for name, meaning in pairs:
+                    if isinstance(name, ast.Name):
+                        plain = ast.unparse(Plain(known, written).visit(meaning))
+                        if CODE.get(name.id, name.id) in known:
+                            yield heading, "program" in tags, CODE.get(name.id, name.id), plain
+                        elif not isinstance(node, ast.AugAssign):
+                            written[name.id] = ast.parse(plain, mode="eval").body
+
+
+def statements(scope):
+    """The assignments of a scope, without those of the functions in it."""
+    for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            yield node
+        elif not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield from statements(node)
+
+
+@cache
+def otherwise(lesson):
+    """What equations are compared with that have no line: {letter: [(given, its value)]}."""
+    if lesson == "02_gradient":
+        arrays = lessons.load("02_gradient_numpy", until="arrays-run", also=["arrays-run"])
+        r, s, found = arrays["r"], arrays["s"], arrays["found"]
+        given = {"M": arrays["M"], "r": r.data, "s": s.data}
+        each = {"y": [(given, arrays["y"].data)]}
+        each |= {f"d{name}": [(given, found[arrays[name].number].data)] for name in ("r", "s")}
+
+        lesson = lessons.load(
+            "02_gradient_numpy", until="check-define", skip=["network-lesson", "network-run"]
+        )
+        curve, surface, partials = (lesson[name] for name in ("curve", "surface", "numeric_partials"))
+        functions = {"curve": curve, "surface": surface, "H": lesson["numeric_hessian"]}
+        functions |= {"J": lambda x, y: partials(curve, x, y)}
+        functions |= {"nabla": lambda x, y: partials(lambda *at: (surface(*at),), x, y)[0]}
+        for letter, function in functions.items():
+            each[letter] = [({"x": x, "y": y}, function(x, y)) for x, y in ((0.7, -1.3), lesson["POINT"])]
+
+        points, path = lesson["POINTS"], lesson["path"]
+        each["s"], each["s_prime"] = ([({"x": points}, values)] for values in lesson["custom"][:2])
+        walk = {"x": path[:-1], "learning_rate": lesson["RATE"]}
+        walk |= {"f_prime": lambda x: lesson["complex_step"](lesson["f"], x)}
+        return each | {"x": [(walk, path[1:])]}
+    if lesson == "03_mlp":
+        lesson = lessons.load("03_mlp_numpy", until="constants", also=["gradients-check-define"])
+        given = {"w": 0.7, "h": 0.1, "L": lambda w: np.exp(w) + w**4}
+        lesson["loss_at"] = lambda params: given["L"](params[0][0])
+        return {"dw": [(given, lesson["numeric_gradient"]([np.array([0.7])], 0, 0, h=0.1))]}
+    return {}
+
+
+def functions(cells, letter):
+    """The lesson's functions that return this letter."""
+    for cell in cells:
+        if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", ()):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.FunctionDef) and FUNCTIONS.get(node.name) == letter:
+                    scope = {"np": np}
+                    exec(ast.unparse(node), scope)
+                    yield [argument.arg for argument in node.args.args], scope[node.name]
+
+
+def same(one, other):
+    return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=1e-7, atol=0)
+
+
+def computed(lines, letter, known, used):
+    """What the lines say of a letter: (given, value, letters). What only a tool can compute says nothing,
+    nor does a line of numbers, an example, where the equation has letters.
+    """
+    for *_, name, line, strict in lines:
+        if name == letter and bool(letters(line, known)) >= bool(used):
+            try:
+                yield {}, evaluate(line, known), letters(line, known)
+            except (NameError, AttributeError):  # a name or a method that our arrays don't know
+                if strict and not re.match(r"\w+\(", line):  # a function of the lesson may know more
+                    raise
+
+
+def returned(functions, used, known):
+    """What the functions return when they are called with the letters of an equation."""
+    for parameters, function in functions:
+        given = {name.rstrip("12"): known[name] for name in used if name != "n"}
+        if "y" in given:  # labels, of which the function gets the one-hot rows
+            given["Y"] = np.eye(3)[given.pop("y")]
+        if set(parameters) != set(given):
+            raise NameError(f"the letters {' '.join(given)} stand beside {' '.join(parameters)}")
+        yield {}, np.asarray(function(**given)), used
+
+
+def problem(equation, display, lesson, here, everywhere, cells):
+    """What is wrong with an equation; None if it says what all do that it is compared with."""
+    known, letter, side = values(lesson), equation.left, equation.sides[0]
+    try:
+        # What a neighbour says of a letter goes into this equation: m_i into P_ij.
+        beside = {each.left: each for each in display if each.indices and each.left in letters(side, known)}
+        known |= {name: value(each, each.sides[0], known) for name, each in beside.items()}
+        used = [name for name in letters(side, known) if name not in beside]
+        found = [*computed(here, letter, known, used), *returned(functions(cells, letter), used, known)]
+        found = found or [(*each, used) for each in otherwise(lesson).get(letter, [])]
+        uses = [each for each in display if equation.indices and letter in letters(each.sides[0], known)]
+        if not found and uses:
+            return problem(uses[0], display, lesson, here, everywhere, cells)
+        found = found or list(computed(everywhere, letter, known, used))
+        if not found:
+            return "there is nothing to compare it with"
+        for side in equation.sides:
+            for given, other, names in found if letters(side, known) else found[-1:]:
+                said = value(equation, side, known | given)
+                if not same(said, other):
+                    return f"{side} and what it is compared with are different numbers"
+                if letters(side, known) and names != used:
+                    return f"the letters {' '.join(used)} stand beside {' '.join(names)}"
+                if not given and letters(side, known) and said.shape != np.shape(known[letter]):
+                    return f"{letter} has another shape"
+    except (ValueError, IndexError, NameError, TypeError, AttributeError) as error:
+        return str(error)
+
+
+def problems(page, cells, numpy_cells):
+    """Each displayed equation of a page, and what is wrong with it (None: nothing)."""
+    lesson = page.rpartition("_")[0]
+    # Siblings show the same equations, some of which only the NumPy notebook writes as lines.
+    found = [(*line, True) for line in lines(numpy_cells, values(lesson))]
+    if not page.endswith("numpy"):
+        found += [(*line, False) for line in lines(cells, values(lesson))]
+    program = [line for line in found if line[1]]
+    for heading, display in equations(cells):
+        here = [line for line in found if line[0] == heading]
+        for equation in display:
+            yield equation, problem(equation, display, lesson, here, program, numpy_cells)
+
+
+def pages(page):
+    return page, lessons.cells(page), lessons.cells(f"{page.rpartition('_')[0]}_numpy")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_equation_says_what_its_line_does(page):
+    wrong = [f"{equation.latex}: {why}" for equation, why in problems(*pages(page)) if why]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_equation_gets_lost(page):
+    shown = {equation.left for equation, _ in problems(*pages(page))}
+    assert shown == set(DISPLAYED[page.rpartition("_")[0]].split())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_formula_in_a_sentence_is_right(page):
+    name, cells, numpy_cells = pages(page)
+    lesson = name.rpartition("_")[0]
+    known = values(lesson)
+    program = [(*line, True) for line in lines(numpy_cells, known) if line[1]]
+    for cell in cells:
+        for latex in re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.+?\$\$", "", cell.source, flags=re.DOTALL)):
+            with contextlib.suppress(ValueError, NameError):  # it says more than an equation
+                equation = Reader(latex)
+                names = letters(equation.sides[0], known)
+                if not equation.left and not names:
+                    first, *others = (float(evaluate(side, known)) for side in equation.sides)
+                    assert others == pytest.approx([first] * len(others), rel=1e-3), latex
+                elif len(names) > 1 and list(computed(program, equation.left, known, names)):
+                    assert not problem(equation, [], lesson, program, program, []), latex
+
+
+def test_each_line_of_the_network_has_its_equation():
+    cells, known = lessons.cells("03_mlp_numpy"), values("03_mlp")
+    tables = [cell for cell in cells if cell.source.count("\n|") > 2]
+    shown = {None: set(DISPLAYED["03_mlp"].split())}
+    # The table of the gradients has a row for each line of the model and of `backward`.
+    shown["Gradients"] = {each.left for _, display in equations(tables) for each in display}
+    shown["Model"] = shown["Gradients"]
+    for heading, program, letter, line in lines(cells, known):
+        if program and letters(line, known) and heading not in ("Setup", "Check"):
+            # Where Adam's epsilon stands, lesson 3 tells in words, and compares by its losses.
+            assert letter in shown.get(heading, shown[None]) | {"epsilon"}, line
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_figures_beside_the_chain_rule_are_those_of_its_lines(tool):
+    also = ["data-function", "hand-forward", "hand-backward"]
+    lesson = lessons.load("02_gradient_numpy", until="constants", also=also)
+    (table,) = (cell.source for cell in lessons.cells(f"02_gradient_{tool}") if cell.id == "hand")
+    beside = re.findall(r"\$(\w+) = [^$]*\$[^|]*\| ([\d.]+) \|", table)
+    assert {letter for letter, _ in beside} == set("a b c y da db dc dx dy".split())
+    assert all(float(figure) == lesson[letter] for letter, figure in beside)
+
+
+# A slip each: lesson, cell, what stands there, what takes its place.
+SLIPS = (
+    ("03_mlp", "gradients", r"A_1^\top dZ_2", r"Z_1^\top dZ_2"),  # a letter
+    ("03_mlp", "gradients", r"dW_1 = X^\top dZ_1", r"dW_1 = dZ_1^\top X"),  # the order
+    ("03_mlp", "gradients", r"dZ_2 W_2^\top", "dZ_2 W_2"),  # a transpose
+    ("03_mlp", "gradients", "(P - Y) / n", "(Y - P) / n"),  # a sign
+    ("03_mlp", "gradients", "(P - Y) / n", "P - Y"),  # 1/n
+    ("03_mlp", "gradients-5-why", r"\sum_\text{rows}", r"\frac{1}{n} \sum_\text{rows}"),  # sum and mean
+    ("03_mlp", "gradients-4-why", "[Z_1 > 0]", "[Z_1 < 0]"),
+    ("03_mlp", "model-softmax-why", r"\max_k", r"\min_k"),
+    ("03_mlp", "loss", r"-\frac{1}{n}", r"\frac{1}{n}"),
+    ("03_mlp", "update", r"W - \eta", r"W + \eta"),
+    ("03_mlp", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
+    ("03_mlp", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
+    ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
+    ("03_mlp", "gradients-4", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
+    ("02_gradient", "hand", r"da \cdot 2x", r"da \cdot x"),
+    ("02_gradient", "own", r"1 + e^{-|x|}}", r"1 - e^{-|x|}}"),
+    ("01_matmul", "by-hand", "B_{kj}", "B_{jk}"),
+)
+
+
+@pytest.mark.parametrize(("lesson", "cell_id", "old", "new"), SLIPS, ids=[f"{s[1]}: {s[3]}" for s in SLIPS])
+def test_a_slip_is_noticed(lesson, cell_id, old, new):
+    cells = lessons.cells(f"{lesson}_numpy")
+    (cell,) = (cell for cell in cells if cell.id == cell_id)
+    assert cell.source.count(old) == 1
+    cell.source = cell.source.replace(old, new)
+    assert any(why for _, why in problems(f"{lesson}_numpy", cells, cells))

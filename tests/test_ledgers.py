@@ -1,0 +1,225 @@
+"""The ledgers of lessons 1 and 2 say of each owner what the tools show here, when they are asked again."""
+
+import contextlib
+import inspect
+import re
+import weakref
+
+import numpy as np
+import pytest
+
+from helpers import lessons
+
+MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
+
+
+def ledger(name):
+    """The owner of each stage, as the table of a lesson says."""
+    (table,) = (cell.source for cell in lessons.cells(name) if cell.id == "ledger-table")
+    rows = [[part.strip() for part in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
+    return {stage: owner for stage, owner, _ in rows}
+
+
+def kind(owner):
+    """The word for an owner, whatever is said besides."""
+    for word in ("nobody", "there is no choice", "TensorFlow refuses, Keras does", "Python", "the tape"):
+        if owner.startswith(word):
+            return word
+    if re.search(r"on request|or ours|unless we|if we|if a tape|when we", owner):
+        return "on request"
+    assert owner.startswith(("ours", "the tool's")), owner
+    return "ours" if owner.startswith("ours") else "the tool's"
+
+
+def refuses(call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except Exception:
+        return True
+    return False
+
+
+def noted(outside, inside):
+    """Whose it is to note what a derivative needs, given whether it is there without asking, and with."""
+    return "the tool's" if outside else "on request" if inside else "nobody"
+
+
+def numpy_product(A, B):
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    with threadpool_limits(1):
+        limited = {library["num_threads"] for library in threadpool_info()} == {1}
+    reserved = np.empty_like(A)
+    return {
+        "checked the shapes": "the tool's" if refuses(np.matmul, A, np.ones((3, 2))) else "nobody",
+        "converted the types": "the tool's" if not refuses(np.matmul, A.astype("float32"), B) else "ours",
+        "allocated memory": "on request" if np.matmul(A, B, out=reserved) is reserved else "the tool's",
+        "chose the algorithm": "the tool's" if refuses(np.matmul, A, B, algorithm="plain") else "ours",
+        "chose the number of threads": "on request" if limited else "the tool's",
+        "noted what a derivative needs": noted(False, hasattr(A @ B, "grad_fn")),
+        "chose the device": "there is no choice" if refuses(A.to_device, "cuda") else "ours",
+    }
+
+
+def keras_product(A, B):
+    import keras
+    import tensorflow as tf
+
+    halves, box = tf.cast(A, "float32"), tf.Variable(A)
+    converted = not refuses(keras.ops.matmul, halves, B) and not refuses(
+        keras.layers.Dense(1, dtype="float32"), A
+    )
+    outside = box @ B
+    with tf.GradientTape(persistent=True) as tape:
+        inside = box @ B
+    late = refuses(tf.config.threading.set_intra_op_parallelism_threads, 7)
+    types = "TensorFlow refuses, Keras does" if refuses(tf.matmul, halves, B) and converted else "the tool's"
+    return {
+        "checked the shapes": "the tool's" if refuses(tf.matmul, A, tf.ones((3, 2), "float64")) else "nobody",
+        "converted the types": types,
+        "allocated memory": "the tool's" if refuses(tf.matmul, A, B, out=box) else "on request",
+        "chose the algorithm": "the tool's" if refuses(tf.matmul, A, B, algorithm="plain") else "ours",
+        "chose the number of threads": "the tool's" if late else "on request",
+        "noted what a derivative needs": noted(
+            *(tape.gradient(y, box) is not None for y in (outside, inside))
+        ),
+        "chose the device": "the tool's" if (A @ B).device else "nobody",  # we have named none
+    }
+
+
+def pytorch_product(A, B):
+    import torch
+
+    threads, reserved = torch.get_num_threads(), torch.empty_like(A)
+    torch.set_num_threads(threads + 1)
+    set_by_us = torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+    put = [(A.to(place) @ B.to(place)).device.type == place for place in ("meta", "cpu")]
+    products = (A @ B, A.clone().requires_grad_() @ B)
+    return {
+        "checked the shapes": "the tool's"
+        if refuses(torch.matmul, A, torch.ones(3, 2).double())
+        else "nobody",
+        "converted the types": "ours" if refuses(torch.matmul, A.float(), B) else "the tool's",
+        "allocated memory": "on request" if torch.matmul(A, B, out=reserved) is reserved else "the tool's",
+        "chose the algorithm": "the tool's" if refuses(torch.matmul, A, B, algorithm="plain") else "ours",
+        "chose the number of threads": "on request" if set_by_us else "the tool's",
+        "noted what a derivative needs": noted(*(product.grad_fn is not None for product in products)),
+        "chose the device": "ours" if all(put) else "the tool's",  # it stays where we put it
+    }
+
+
+PRODUCTS = {"numpy": numpy_product, "keras": keras_product, "pytorch": pytorch_product}
+
+
+@pytest.mark.parametrize("tool", MODULES)
+def test_the_ledgers_of_lesson_1_say_what_is_measured(tool):
+    pytest.importorskip(MODULES[tool])
+    lesson = lessons.load(f"01_matmul_{tool}", until="product-arrays")
+    measured = PRODUCTS[tool](lesson["A"], lesson["B"])
+    said = ledger(f"01_matmul_{tool}")
+    assert len(said) == len(measured)
+    for stage, owner in measured.items():
+        (full,) = (each for each in said if each.startswith(stage))
+        assert kind(said[full]) == owner, stage
+
+
+def numpy_gradient(lesson):
+    x = lesson["Value"](2.0)
+    c = x**2
+    y = c + 1
+    pull, c_alive = c.parents[0][1], weakref.ref(c)
+    ours = pull.__globals__ is lesson, type(y).__module__ == lesson["__name__"]
+    del c
+    kept = c_alive() is not None
+    y = None
+    return {
+        "differentiated": "ours" if ours[0] else "the tool's",
+        "kept the intermediate values": "ours" if kept and ours[1] else "the tool's",
+        "frees the memory": "Python" if c_alive() is None else "ours",
+    }
+
+
+def keras_gradient(lesson):
+    import tensorflow as tf
+    from tensorflow.python.framework.ops import get_gradient_function
+
+    x = tf.Variable(2.0)
+
+    def run(recorder):
+        with recorder:
+            e = tf.exp(x)
+            y = e * e
+        return weakref.ref(e), y
+
+    tape = tf.GradientTape()
+    (alive, y), (without, _) = run(tape), run(contextlib.nullcontext())
+    kept = alive() is not None and without() is None
+    tape.gradient(y, x)
+    freed = alive() is None and refuses(tape.gradient, y, x)
+    graph = tf.function(lesson["f"]).get_concrete_function(tf.TensorSpec((), "float64")).graph
+    rules = [get_gradient_function(op) for op in graph.get_operations() if op.type == "Mul"]
+    tools = all(inspect.isfunction(rule) and rule.__module__.startswith("tensorflow") for rule in rules)
+    return {
+        "differentiated": "the tool's" if rules and tools else "ours",
+        "kept the intermediate values": "the tape" if kept else "ours",
+        "frees the memory": "the tape" if freed else "ours",
+    }
+
+
+def pytorch_gradient(lesson):
+    import torch
+
+    x = torch.tensor(2.0, requires_grad=True)
+    square = (x**2).grad_fn
+    kept, derived = square._saved_self.item() == 2, square(torch.tensor(1.0)).item() == 4
+    y = x**2
+    y.backward()
+    return {
+        "differentiated": "the tool's" if derived and not inspect.isfunction(square) else "ours",
+        "kept the intermediate values": "the tool's" if kept else "ours",
+        "frees the memory": "the tool's" if refuses(lambda: y.grad_fn._saved_self) else "Python",
+    }
+
+
+GRADIENTS = {"numpy": numpy_gradient, "keras": keras_gradient, "pytorch": pytorch_gradient}
+
+
+@pytest.mark.parametrize("tool", MODULES)
+def test_the_ledgers_of_lesson_2_say_what_is_measured(tool, capsys):
+    pytest.importorskip(MODULES[tool])
+    also = ["ledger-callers", "ledger-order-run"] + ["ledger-kept-run"] * (tool == "keras")
+    until = "walk-define" if tool == "numpy" else "record-run"
+    lesson = lessons.load(f"02_gradient_{tool}", until=until, also=also)
+    measured = GRADIENTS[tool](lesson)
+    # A probe on each letter has said whose code waits while the walk passes it.
+    waiting = re.findall(r"waiting: (.+)", capsys.readouterr().out)
+    assert len(waiting) == 4
+    measured["decided the order"] = "ours" if set(waiting) == {"ours"} else "the tool's"
+    said = ledger(f"02_gradient_{tool}")
+    assert {stage: kind(owner) for stage, owner in said.items()} == measured
+
+
+# Tables in words: who owns what, held above, in lesson 3 against lesson 22; maps of the suite; equations.
+TABLES = {
+    ("00_start_here", "spectrum"),
+    ("00_start_here", "map"),
+    ("00_start_here", "map-paths"),
+    ("22_key_differences", "flex-penalty"),
+    *(
+        (f"{name}_{tool}", "ledger-table")
+        for name in ("01_matmul", "02_gradient", "03_mlp")
+        for tool in MODULES
+    ),
+    *((f"02_gradient_{tool}", "hand") for tool in MODULES),
+    *((f"03_mlp_{tool}", "gradients") for tool in MODULES),
+}
+
+
+def test_no_table_of_facts_is_typed():
+    typed = set()
+    for path in lessons.NOTEBOOKS.glob("*.ipynb"):
+        for cell in lessons.cells(path.stem):
+            if cell.cell_type == "markdown" and re.search(r"^\|[-| :]+\|$", cell.source, re.MULTILINE):
+                typed.add((path.stem, cell.id))
+    assert typed == TABLES, "what a tool does, a cell observes and prints"

@@ -1,0 +1,137 @@
+"""The solutions of the exercises, as this run has printed them: the same in all three, and right."""
+
+import re
+
+import numpy as np
+import pytest
+
+from helpers import lessons
+from helpers.records import TOOLS
+
+LESSONS = ("01_matmul", "02_gradient", "03_mlp")
+# What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
+SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
+
+
+def said(text):
+    found = SAID.findall(re.sub(r"\bwithin \S+", "", text))
+    return [float(word) if word[-1].isdigit() else word for word in found]
+
+
+def solutions(notebook):
+    """What each solution of a notebook says, by its exercise."""
+    found = {}
+    for cell in notebook.cells:
+        match = re.fullmatch(r"exercise-([\w-]+)-solution", cell.id)
+        if match:
+            found[match[1]] = said("".join(output.get("text", "") for output in cell.outputs))
+    return found
+
+
+# The right answers, by other means than the solutions'.
+
+
+def shapes():
+    answers = [4, 1, 2, 3, 5, 3, 2, *np.broadcast_shapes((4, 1), (5,)), 2, 2]  # a product: two axes stay
+    for one, other in (((2, 3), (2, 1)), ((2, 3), (2,)), ((3, 1), (3,))):
+        answers += [*one, *other]
+        try:
+            answers += np.broadcast_shapes(one, other)
+        except ValueError:
+            answers.append("does not fit")
+    return answers
+
+
+def products():
+    lesson = lessons.load("01_matmul_numpy", until="data-batch")
+    X, W1 = lesson["X"], lesson["W1"]
+    terms = X[:4, :, None] * W1  # (4, 784, 128), added up one after the other
+    equal = np.array_equal(terms.cumsum(axis=1)[:, -1], terms[:, ::-1].cumsum(axis=1)[:, -1])
+    mixed = np.hstack(X.reshape(7, 32, 112)) @ W1  # pieces of other images in each row
+    off = np.abs(mixed - X @ W1).max()
+    return {"modify": [str(equal)], "build": [*mixed.shape, round(off, 4)]}
+
+
+def derivatives():
+    away = 2 + 1  # from the lowest point of (x + 1)^2, which a step of 0.1 uphill multiplies by 1.2
+    return {
+        "predict": [2**8, 8 * 2**7, 3],  # x^8, by three squares
+        "modify": [-1, 3, 0],  # surface(x, 3) = 3 x^2 + 27; a parabola's lowest point after one step
+        "build": [round(-1 + away * 1.2**5, 6)],
+    }
+
+
+def networks():
+    torch = pytest.importorskip("torch")
+    lesson = lessons.load("03_mlp_numpy", until="data-order", also=["exercise-build-start"])
+    X, y = torch.from_numpy(lesson["X_train"]), torch.from_numpy(lesson["y_train"]).long()
+
+    def scores(X, params):
+        for W, b in zip(params[:-2:2], params[1:-2:2], strict=True):
+            X = torch.relu(X @ W + b)
+        return X @ params[-2] + params[-1]
+
+    def trained(start, decay=0.0):
+        """One epoch; all derivatives are PyTorch's, that of the decay too."""
+        params = [torch.tensor(array, requires_grad=True) for array in start]
+        for rows in torch.from_numpy(lesson["batches"][0]):
+            loss = torch.nn.functional.cross_entropy(scores(X[rows], params), y[rows])
+            loss = loss + decay / 2 * sum((w**2).sum() for w in params if w.ndim == 2)
+            with torch.no_grad():
+                for w, dw in zip(params, torch.autograd.grad(loss, params), strict=True):
+                    w -= lesson["LEARNING_RATE"] * dw
+        return params
+
+    def accuracy(params):
+        answers = scores(torch.from_numpy(lesson["X_test"]), params).argmax(dim=1).numpy()
+        return round(np.mean(answers == lesson["y_test"]), 3)
+
+    zeros = trained([np.zeros_like(array) for array in lesson["start"]])
+    names = ("W1", "b1", "W2", "b2")
+    still = [f"'{name}'" for name, array in zip(names, zeros, strict=True) if not array.any()]
+    sizes = [round((trained(lesson["start"], decay)[0] ** 2).sum().item(), 4) for decay in (0, 0.001)]
+    build = [accuracy(trained(lesson["start3"]))]
+    return {"predict": [accuracy(zeros), *still], "modify": sizes, "build": build}
+
+
+RIGHT = {
+    "01_matmul": lambda: {"predict": shapes(), **products()},
+    "02_gradient": derivatives,
+    "03_mlp": networks,
+}
+
+
+# Of the pages of all three tools: what has to come out, by the reasons that the solutions give.
+PAGES = {
+    "20_equality": {
+        "predict": [1, 1e-8, "True", 1e-6, "True"],
+        "modify": [0.9, "False", 0.875, "True"],
+    },
+    "22_key_differences": {
+        "predict": ["'Idle.on_train_batch_end'", 300, 1, "none"],
+        "modify": ["none"],
+    },
+}
+
+
+def assert_right(found, right):
+    for exercise, answers in right.items():
+        assert found[exercise] == [
+            answer if isinstance(answer, str) else pytest.approx(answer, rel=1e-6) for answer in answers
+        ], exercise
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_siblings_solutions_say_the_same_and_are_right(ran, lesson):
+    found = {tool: solutions(ran(f"{lesson}_{tool}").notebook) for tool in TOOLS}
+    for tool in TOOLS:
+        assert found[tool] == found["numpy"], tool
+    assert all(found["numpy"].values())
+    right = RIGHT[lesson]()
+    assert right.keys() == {"predict", "modify", "build"}
+    assert_right(found["numpy"], right)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_solutions_of_the_comparisons_are_right(ran, page):
+    assert_right(solutions(ran(page).notebook), PAGES[page])
