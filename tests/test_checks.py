@@ -52,12 +52,18 @@ def test_comparisons_go_through_the_one_helper(name):
             assert not re.search(r"^\s*assert\b", cell.source, re.MULTILINE), f"{cell.id}: use records.agree"
 
 
+def shown_in(output):
+    """What an output says, with a picture's description."""
+    texts = [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return "".join([output.get("text", ""), *texts, str(output.get("metadata", {}).get("image/png"))])
+
+
 @pytest.mark.parametrize("name", PATHS)
 def test_a_gap_that_is_shown_is_one(name):
     # `records.bound` is for what differs: a cell in which all of it is "within" is a check that can't fail.
     for cell in nbformat.read(PATHS[name], as_version=4).cells:
         if cell.cell_type == "code" and "records.bound(" in cell.source and cell.outputs:
-            text = "".join(str(output.get("text", output.get("data", {}))) for output in cell.outputs)
+            text = "".join(map(shown_in, cell.outputs))
             assert re.search(r"\de[-+]\d\d", re.sub(r"within \de[-+]\d\d", "", text)), (
                 f"{cell.id}: use records.agree"
             )
