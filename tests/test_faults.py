@@ -18,8 +18,8 @@ KINDS = tomllib.loads((ROOT / "tests" / "faults.toml").read_text(encoding="utf-8
 ALSO = KINDS.pop("also")
 FAULTS = [(kind, name) for kind, faults in KINDS.items() for name in faults]
 READY = """
-import sys, pathlib, helpers.__main__ as main
-pathlib.Path(sys.prefix, "three-ways.txt").write_text(main.stamp_text(), encoding="utf-8")"""
+import sys, pathlib, helpers.environment
+pathlib.Path(sys.prefix, "three-ways.txt").write_text(helpers.environment.stamp_text(), encoding="utf-8")"""
 
 
 @pytest.fixture
