@@ -1,4 +1,4 @@
-"""Counts, at the end of a run, how many of the deliberately broken lines the checks have caught."""
+"""Counts, at the end of a run, how many of the broken lines and planted faults were caught, by kind."""
 
 import re
 import tempfile
@@ -6,22 +6,24 @@ from collections import Counter
 
 import pytest
 
-BROKEN = re.compile(r"::test_a_broken_line_is_caught\[(\w+(?: \w+)*),")
+CAUGHT = re.compile(r"::test_a_(\w+)_is_caught\[(\w+(?: \w+)*),")
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print caught/total, and the same for each kind of change; nothing when no line was broken."""
+    """Print caught/total, and the same for each kind; nothing when nothing was broken."""
     total, caught = Counter(), Counter()
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            match = BROKEN.search(getattr(report, "nodeid", ""))
+            match = CAUGHT.search(getattr(report, "nodeid", ""))
             # A test that can't be set up has no call: it counts as not caught.
             if match and (report.when == "call" or outcome == "error"):
-                total[match[1]] += 1
-                caught[match[1]] += outcome == "passed"
-    if total:
-        kinds = ", ".join(f"{kind} {caught[kind]}/{total[kind]}" for kind in total)
-        terminalreporter.write_line(f"broken lines caught: {caught.total()}/{total.total()} ({kinds})")
+                total[match.groups()] += 1
+                caught[match.groups()] += outcome == "passed"
+    for what in dict.fromkeys(what for what, _ in total):
+        counts = {kind: (caught[one, kind], n) for (one, kind), n in total.items() if one == what}
+        kinds = ", ".join(f"{kind} {found}/{n}" for kind, (found, n) in counts.items())
+        found, n = map(sum, zip(*counts.values(), strict=True))
+        terminalreporter.write_line(f"{what.replace('_', ' ')}s caught: {found}/{n} ({kinds})")
 
 
 @pytest.fixture
