@@ -163,6 +163,14 @@ def test_every_test_file_would_be_found():
         assert path.name == "conftest.py" or names_in(path), path.name
 
 
+def test_tests_are_skipped_for_want_of_known_packages_only():
+    for path in (ROOT / "tests").glob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r'importorskip\("(\w+)"', text)) <= {"torch", "tensorflow"}, path.name
+        if path.name != "test_wiring.py":
+            assert not re.search(r"mark\.(skip|xfail)\b|allow_module_level|collect_ignore", text), path.name
+
+
 def test_names_stand_for_a_page_or_a_lesson(monkeypatch, capfd):
     given = []
     monkeypatch.setattr(command_line, "call", lambda command, **options: given.append(command[3:]) or 0)
