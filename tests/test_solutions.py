@@ -63,6 +63,7 @@ def derivatives():
 
 def networks():
     torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)  # products this small gain nothing from more, and lose much on a busy machine
     lesson = lessons.load("03_mlp_numpy", until="data-order", also=["exercise-build-start"])
     X, y = torch.from_numpy(lesson["X_train"]), torch.from_numpy(lesson["y_train"]).long()
 
