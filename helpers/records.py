@@ -95,7 +95,7 @@ def _gap(a: np.ndarray, b: np.ndarray, each: bool) -> float:
         return difference("", a, b) if a.dtype.kind not in "fc" else difference("", a, b.astype(a.dtype))
     if not each:
         with np.errstate(invalid="ignore"):
-            scale = np.abs(b).max(initial=0.0)
+            scale = float(np.abs(b).max(initial=0.0))  # or a gap in 32 bits is one of their numbers
         return difference("", a, b) / (scale if 0 < scale < np.inf else 1.0)
     return difference("losses", a, b)
 
