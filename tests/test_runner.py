@@ -27,6 +27,7 @@ plt.show()"""
 @pytest.fixture
 def folder(tmp_path, monkeypatch, no_leftovers):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(runner, "SECONDS", tmp_path / "fake" / "seconds.json")
     # The kernel is another process: the save that it calls is the one found first on its path.
     fake = tmp_path / "fake" / "helpers"
     fake.mkdir(parents=True)

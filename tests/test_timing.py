@@ -105,14 +105,15 @@ def test_table_gives_median_quartiles_and_ratio(capsys):
 
 
 class NotedTimes:
-    """Stands in for helpers.timing in a cell: notes what would be timed; one call takes 8 seconds."""
+    """Stands in for helpers.timing in a cell: notes what would be timed; it takes 9 seconds, and then 8."""
 
     def __init__(self):
-        self.calls, self.tables, self.median = {}, [], timing.median
+        self.calls, self.numbers, self.tables, self.median = {}, [], [], timing.median
 
     def interleaved(self, calls, rounds=15, number=50):
         self.calls |= calls
-        return {name: [8.0, 8.0] for name in calls}
+        self.numbers.append(number)
+        return {name: [9.0, 8.0] for name in calls}
 
     def table(self, seconds, relative_to=None):
         self.tables.append(seconds)
@@ -122,8 +123,7 @@ def run_cell(name, cell_id, namespace):
     """Run one cell of a notebook in `namespace`, with a stand-in for the timing, and return that."""
     (cell,) = (cell for cell in lessons.cells(name) if cell.id == cell_id)
     namespace["timing"] = NotedTimes()
-    with contextlib.redirect_stdout(io.StringIO()):
-        exec(cell.source, namespace)
+    exec(cell.source, namespace)
     return namespace["timing"]
 
 
@@ -165,9 +165,29 @@ def test_each_batch_size_of_lesson_3_is_divided_by_itself(tool):
     noted = run_cell(f"03_mlp_{tool}", "measure-batch", lesson_3_with_stand_ins())
     sizes = [call.size for call in noted.calls.values()]
     assert len(sizes) >= 3 and {call.dtype for call in noted.calls.values()} == {"float32"}
-    assert noted.tables == [{f"batch {n}": [8 / n, 8 / n] for n in sizes}]
+    assert noted.tables == [{f"batch {n}": [9 / n, 8 / n] for n in sizes}]
     for label, size in zip(noted.calls, sizes, strict=True):
         assert str(label).split()[-1] == str(size)
+
+
+def test_lesson_1_computes_its_rates_from_the_best_times(capsys):
+    lesson = {"np": np, "tool_call": lambda n: ("tool", n)}
+    noted = run_cell("01_matmul_numpy", "measure-define", lesson)
+    assert lesson["seconds_by_size"](lesson["tool_call"], [2, 10, 64, 200]).tolist() == [8] * 4
+    assert noted.numbers == [1000, 1000, 3, 1]  # small products are repeated, so that a turn isn't too short
+    assert noted.calls == {n: ("tool", n) for n in (2, 10, 64, 200)}
+
+    rates = {lesson["tool_call"]: 5.0, lesson["loop_call"]: 0.01}  # GFLOP/s; a product takes 2 n³ operations
+    lesson["seconds_by_size"] = lambda call, sizes: 2e-9 * sizes**3.0 / rates[call]
+    run_cell("01_matmul_numpy", "measure-run", lesson)
+    printed = capsys.readouterr().out
+    for words in (
+        "at most 5 GFLOP/s",
+        "same time at n = 4\n",
+        "reaches 0.010 GFLOP/s, 500 times less",
+        "need 29 minutes, the tool 3.44 seconds",
+    ):
+        assert words in printed
 
 
 # What is timed: `observe` looks at it, in a process of its own for Keras and PyTorch, and the tests judge
