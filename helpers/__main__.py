@@ -23,7 +23,7 @@ HELP = "usage: python3 -m helpers COMMAND\n\n" + "".join(
 
 
 def command_lab(arguments):
-    # A process of its own: it removes its temporary folder however it ends.
+    # In one process with its temporary folder, which goes when the server goes.
     return call([sys.executable, "-m", "helpers.lab", *arguments], cwd=str(ROOT))
 
 
