@@ -9,7 +9,7 @@ from helpers import ROOT
 from helpers.environment import call, find_environment, install, is_ready, python_of, surroundings
 
 COMMANDS = {
-    "lab": "open the lessons in JupyterLab (further arguments go to JupyterLab)",
+    "lab": "[NAMES]: open the lessons in JupyterLab, 03_mlp in three panels (then arguments of JupyterLab's)",
     "test": "[NAMES] run every test, or those that concern these notebooks (further arguments: pytest's)",
     "run": "[--timings] [NOTEBOOKS]: run notebooks and write their outputs",
     "check": "[--play] [NOTEBOOKS]: rerun them as other processors or readers would, and compare",
@@ -23,10 +23,8 @@ HELP = "usage: python3 -m helpers COMMAND\n\n" + "".join(
 
 
 def command_lab(arguments):
-    notebooks = ROOT / "notebooks"
-    names = ("00_start_here.ipynb", "03_mlp_numpy.ipynb")
-    first = [name for name in names if (notebooks / name).is_file()][:1]
-    return call([sys.executable, "-m", "jupyterlab", *first, *arguments], cwd=str(notebooks))
+    # In one process with its temporary folder, which goes when the server goes.
+    return call([sys.executable, "-m", "helpers.lab", *arguments], cwd=str(ROOT))
 
 
 def command_test(arguments):
