@@ -106,7 +106,7 @@ RIGHT = {
 PAGES = {
     "20_equality": {
         "predict": [1, 1e-8, "True", 1e-6, "True"],
-        "modify": [0.9, "False", 0.875, "True"],
+        "modify": [0.9, 2.2e-7, 7, 8],
     },
     "22_key_differences": {
         "predict": ["'Idle.on_train_batch_end'", 300, 1, "none"],

@@ -318,7 +318,7 @@ def observe_benchmark():
 
 def observe_lesson_22():
     """Look at the timers of lesson 22, for 16 hidden units and batches of 8."""
-    needed = ("setup-imports", "speed-")
+    needed = ("setup-imports", "setup-threads", "speed-")
     skip = [cell.id for cell in lessons.cells("22_key_differences") if not cell.id.startswith(needed)]
     page = lessons.load("22_key_differences", skip=skip)
     found, clock = {"turns": {}}, Clock()
