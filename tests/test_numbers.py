@@ -58,7 +58,6 @@ EXCEPTIONS = {
     ("20_equality", "dial-float32-why"): ("the width of float64", "64"),
     ("20_equality", "better-interval-why"): ("the level of the interval", "95 %"),
     ("20_equality", "better-sentence-why"): ("the level of the interval", "95 %"),
-    (README, "When it goes wrong"): ("the longest path on Windows, the newest Python", "260", "3.13"),
     (README, "The lessons"): ("the sizes of the data, which test_data compares", "5,000", "70,000"),
 }
 
