@@ -33,7 +33,9 @@ def test_record_is_kept_when_only_rounding_changed(folder):
     before = (folder / "01_x_numpy.npz").read_bytes()
     assert not records.save("01_x_numpy", a_record(W=np.eye(2) + 1e-15))
     assert (folder / "01_x_numpy.npz").read_bytes() == before
+    assert not records.save("01_x_numpy", a_record(W=np.eye(2) + 5e-14))
     for change in (
+        dict(W=np.eye(2) + 5e-13),  # still within the promise, but no rounding
         dict(W=np.eye(2) + 1e-11),
         dict(W=np.eye(3)),
         dict(predictions=np.array([3, 2])),
@@ -66,6 +68,7 @@ def test_difference():
         return records.difference(key, np.asarray(a), np.asarray(b))
 
     assert gap("losses", [2.0, 1.0], [1.0, 1.0]) == 1.0  # relative
+    assert gap("keras_adam_losses", [0.5, 0.25], [0.5, 0.5]) == 0.5
     assert gap("W", [2.0, 0.25], [2.0, 0.5]) == 0.25  # absolute
     assert gap("predictions", [1, 2], [1, 2]) == 0 and gap("predictions", [1, 2], [1, 3]) == np.inf
     assert gap("losses", [np.nan], [1.0]) == np.inf and gap("W", [np.inf], [1.0]) == np.inf

@@ -246,3 +246,9 @@ def test_no_framework_is_imported():
     seen += "print(sorted({'torch', 'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", seen], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.endswith("\n[]\n"), done.stderr
+
+
+def test_versions_are_numbers_and_no_words(monkeypatch):
+    monkeypatch.setattr(installation, "pins", lambda: {"numpy": "2.10.0"})
+    assert "too old" in next(iter(installation.findings({"numpy": "2.9.1"})))[0]
+    assert installation.findings({"numpy": "2.11.0"}) == []
