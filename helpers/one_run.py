@@ -22,6 +22,11 @@ import pytest
 from helpers import ROOT, records, runner
 
 BEGUN = time.perf_counter()
+# What a plain `pytest` runs. A setting that left tests out would leave out the one that looks at it, too.
+WHOLE = {
+    "testpaths": ["notebooks", "tests"],
+    "addopts": ["-p", "helpers.one_run", "--nbval", "-m", "not makers", "-p", "no:cacheprovider"],
+}
 
 
 class Ran:
@@ -230,8 +235,10 @@ def pytest_collection_finish(session):
 
 
 def pytest_configure(config):
-    config.one_run = OneRun()
-    config.left_out = []
+    config.one_run, config.left_out = OneRun(), []
+    for setting, value in WHOLE.items():
+        if config.getini(setting) != value:
+            raise pytest.UsageError(f"{setting} in pyproject.toml leaves tests out: it has to be {value}")
 
     def setup(file):
         file.kernel = Replay(config.one_run.wait(file.path.stem))

@@ -111,7 +111,7 @@ def execute(path, env=None, records_in=None, keep_errors=False, change=None):
         notebook,
         km=kernel,
         resources={"metadata": {"path": str(path.parent)}},
-        timeout=600,
+        timeout=1200,  # a busy machine takes ten times as long as a quiet one
         record_timing=False,
         coalesce_streams=True,
         on_notebook_start=leave_interrupts,

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
-from helpers import ROOT
+from helpers import ROOT, runner
 from helpers import __main__ as command_line
 
 
@@ -59,6 +59,12 @@ def test_commands_in_the_texts_exist():
     assert named == set(command_line.COMMANDS)
     readme = texts[0].read_text(encoding="utf-8")
     assert re.findall(r"^    python3 -m helpers (\w+)$", readme, re.MULTILINE) == ["lab", "test"]
+
+
+def test_run_writes_timings_when_asked(monkeypatch):
+    monkeypatch.setattr(runner, "run", lambda names, timings: (names, timings))
+    assert command_line.command_run(["--timings", "03_mlp"]) == (["03_mlp"], True)
+    assert command_line.command_run([]) == ([], False)
 
 
 def test_lab_starts_jupyterlab(capfd):

@@ -195,6 +195,8 @@ def test_readme_states_what_the_code_checks(script):
     assert f"`{script.CSV_SHA256}`" in readme
     assert f"<{data.URL}>" in readme
     assert script.INSTALL in readme
+    for use, count in (("train", script.N_TRAIN), ("test", 500 - script.N_TRAIN)):
+        assert f"images to {use} on, {count} of each class" in readme
     assert "CC BY-SA 3.0" in readme
 
 

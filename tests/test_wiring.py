@@ -140,9 +140,6 @@ def names_in(path):
 
 
 def test_nothing_is_left_out_in_silence(pytestconfig, request):
-    assert pytestconfig.getini("testpaths") == ["notebooks", "tests"]
-    options = pytestconfig.getini("addopts")
-    assert options == ["-p", "helpers.one_run", "--nbval", "-m", "not makers", "-p", "no:cacheprovider"]
     assert pytestconfig.option.nbval and not pytestconfig.option.nbval_lax
     assert not pytestconfig.option.nbval_sanitize_with
     if pytestconfig.args != ["notebooks", "tests"] or pytestconfig.option.only or pytestconfig.option.keyword:
@@ -154,6 +151,17 @@ def test_nothing_is_left_out_in_silence(pytestconfig, request):
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = [cell.id for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         assert cells == [item.name for item in items if item.path == path], path.name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["testpaths=notebooks", "addopts=-p helpers.one_run --nbval --co", "addopts=-p helpers.one_run"],
+)
+def test_a_setting_that_leaves_tests_out_is_refused(setting):
+    command = [sys.executable, "-m", "pytest", "-p", "helpers.one_run", "-o", setting]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "in pyproject.toml leaves tests out" in done.stderr
 
 
 def test_every_test_file_would_be_found():
