@@ -63,15 +63,17 @@ def main(arguments):
         # Someone closes the terminal: JupyterLab knows how to end, and what to clear away, on SIGTERM only.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with TemporaryDirectory(prefix="three-ways-", ignore_cleanup_errors=True) as folder:
-        ours = [f"--LabApp.workspaces_dir={folder}", f"--LabApp.extra_labextensions_path={PANELS}"]
-        if len(paths) == 1:
-            ours += [str(paths[0])]
-        else:
+        # As addresses, which open the same with `--no-browser`; a file's name would only go to a browser.
+        address = f"/lab/tree/{paths[0].name}"
+        if len(paths) > 1:
             WorkspacesManager(folder).save(WORKSPACE, json.dumps(workspace([path.name for path in paths])))
-            ours += [
-                f"--ServerApp.root_dir={paths[0].parent}",
-                f"--LabApp.default_url=/lab/workspaces/{WORKSPACE}",
-            ]
+            address = f"/lab/workspaces/{WORKSPACE}"
+        ours = [
+            f"--ServerApp.root_dir={paths[0].parent}",
+            f"--LabApp.default_url={address}",
+            f"--LabApp.workspaces_dir={folder}",
+            f"--LabApp.extra_labextensions_path={PANELS}",
+        ]
         return jupyterlab([*ours, *options])
 
 
