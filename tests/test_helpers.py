@@ -149,6 +149,11 @@ def test_what_does_not_agree_raises(a, b, options):
         records.agree("the two", a, b, **options)
 
 
+def test_a_gap_that_is_no_number_is_not_within():
+    assert records.bound(1e-13) == records.bound(1e-12) == "within 1e-12"
+    assert records.bound(2e-12) == "2.0e-12" and records.bound(np.nan) == "nan"
+
+
 def test_checks_are_noted(tmp_path, monkeypatch):
     monkeypatch.setenv(records.NOTES, str(tmp_path / "notes"))
     array = np.arange(6.0)

@@ -10,6 +10,7 @@ import pytest
 
 from helpers import lessons
 
+LESSONS = ("01_matmul", "02_gradient")
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
 
 
