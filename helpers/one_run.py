@@ -86,44 +86,43 @@ class OneRun:
                 self.begun[name] = time.perf_counter()
             elif word == "end":
                 self.seconds[name] = float(rest[0])
+                self.say(f"{name}: {clock(self.seconds[name])}; {self.left()}")
             else:
                 self.output.append(line)
 
     def say(self, text):
+        self.reporter.ensure_newline()
         self.reporter.write_line(f"{clock(time.perf_counter() - self.started):>6}  {text}")
 
     def wait(self, name):
-        """Return what a notebook's run has left, once it has ended; meanwhile say what happens."""
+        """Return what a notebook's run has left, once it has ended."""
         if name not in self.names:
-            raise ValueError(f"{name} isn't run: name it in a marker `runs`, or take the fixture `ran`")
-        said = set(self.seconds)
+            raise ValueError(f"{name} isn't run: let the test's LESSONS or its parameters name it")
+        if name not in self.seconds:
+            self.say(f"waiting for {name}; {self.left()}")
         while name not in self.seconds:
             if self.process.poll() is not None and name not in self.seconds:
                 time.sleep(1)  # for the last lines
                 if name not in self.seconds:
                     raise RuntimeError("the run of the notebooks broke off:\n" + "".join(self.output))
             time.sleep(0.05)
-            for done in set(self.seconds) - said:
-                said.add(done)
-                self.reporter.ensure_newline()
-                self.say(
-                    f"{done} {self.seconds[done]:.0f} s, {len(said)} of {len(self.names)}; {self.left()}"
-                )
         if name not in self.known:
             self.known[name] = Ran(Path(self.folder.name), name)
         return self.known[name]
 
     def left(self):
         """Return what runs, and about how long the rest will take, from what has run so far."""
-        running = [name for name in self.names if name in self.begun and name not in self.seconds]
+        done = dict(self.seconds)
+        running = [name for name in self.names if name in self.begun and name not in done]
         expected = {name: runner.expected_seconds(name) for name in self.names}
-        pace = sum(self.seconds.values()) / max(1, sum(expected[name] for name in self.seconds))
+        pace = sum(done.values()) / max(1, sum(expected[name] for name in done)) if done else 1
         now = time.perf_counter()
         rest = {name: pace * expected[name] - (now - self.begun.get(name, now)) for name in self.names}
-        rest = [max(1, rest[name]) for name in self.names if name not in self.seconds]
+        rest = [max(1, rest[name]) for name in self.names if name not in done]
         if not rest:
             return "that was the last"
-        return f"running: {', '.join(running)}; about {clock(max(*rest, 0, sum(rest) / os.cpu_count()))} left"
+        left = clock(max(*rest, 0, sum(rest) / os.cpu_count()))
+        return f"{len(done)} of {len(self.names)} done, now {' and '.join(running)}; about {left} left"
 
     def end(self):
         """Stop what still runs and remove what it left."""

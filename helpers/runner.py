@@ -155,10 +155,10 @@ def _fail(cell, name, lines):
 def execute_all(paths, folder):
     """Run notebooks on all cores, the longest first, and put each into `folder` as it ran, with its record.
 
-    Its metadata say how many `seconds` it took, and which `frameworks` it has loaded; beside NAME.ipynb
-    stand NAME.npz, its record, if it has one, and NAME.jsonl, the checks that it made (helpers/records.py).
-    A line is printed when a notebook begins and when it ends: "begin NAME", "end NAME SECONDS". Errors are
-    kept as outputs.
+    Its metadata say how many `seconds` it took, which `frameworks` it has loaded, and what it has `left`
+    in the folder for temporary files. Beside NAME.ipynb stand NAME.npz, its record, if it has one, and
+    NAME.jsonl, the checks that it made (helpers/records.py). A line is printed when a notebook begins and
+    when it ends: "begin NAME", "end NAME SECONDS". Errors are kept as outputs.
     """
 
     def say(line):
@@ -169,8 +169,13 @@ def execute_all(paths, folder):
     def run_one(path):
         say(f"begin {path.stem}")
         start = time.perf_counter()
-        notes = {records.NOTES: str(folder / f"{path.stem}.jsonl")}
-        notebook = execute(path, notes, records_in=folder, keep_errors=True)
+        env = {records.NOTES: str(folder / f"{path.stem}.jsonl")}
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+            env |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
+            notebook = execute(path, env, records_in=folder, keep_errors=True)
+            # (PyTorch's compiler keeps what it has compiled.)
+            left = [entry.name for entry in Path(scratch).iterdir() if "torchinductor" not in entry.name]
+        notebook.metadata["left"] = left
         seconds = notebook.metadata["seconds"] = time.perf_counter() - start
         _write(folder / path.name, notebook)
         say(f"end {path.stem} {seconds:.1f}")
@@ -219,6 +224,7 @@ def _without_timings(notebook):
         if LAST_DIGITS in cell.metadata.get("tags", ()):
             for output in cell.outputs:
                 output.get("data", {}).pop("image/png", None)
+                output.get("metadata", {}).get("image/png", {}).pop("alt", None)
     return notebook
 
 

@@ -3,6 +3,7 @@
 `records.agree` notes what it compared while the one run executes the pages (helpers/records.py).
 """
 
+import ast
 import re
 
 import nbformat
@@ -29,6 +30,7 @@ def test_bounds_are_not_wide(ran, name):
     for check in ran(name).checks:
         seen = max(check["gap"], check["rounding"])
         assert check["limit"] <= WIDE * seen, f"{check['what']}: {check['limit']}, seen {seen}"
+        assert check["limit"] <= 1e-4, f"{check['what']}: {check['limit']} is no bound"
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -44,10 +46,19 @@ def test_each_check_has_a_name_of_its_own_and_is_run(ran, name):
     assert len(names) >= len(called)
 
 
+def calls(source):
+    """The calls of records.agree and records.agreement in a cell."""
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [node for node in nodes if ast.unparse(node.func) in ("records.agree", "records.agreement")]
+
+
 @pytest.mark.parametrize("name", PATHS)
 def test_comparisons_go_through_the_one_helper(name):
     for cell in nbformat.read(PATHS[name], as_version=4).cells:
         if cell.cell_type == "code":
+            for call in calls(cell.source):
+                sides = [ast.unparse(side) for side in call.args[1:3]]
+                assert len(sides) == len(set(sides)), f"{cell.id}: the two sides are one expression"
             assert not OTHERS.search(cell.source), f"{cell.id}: use records.agree"
             assert not re.search(r"^\s*assert\b", cell.source, re.MULTILINE), f"{cell.id}: use records.agree"
 

@@ -37,7 +37,10 @@ def started(monkeypatch, tmp_path):
 
         def jupyterlab(options):
             (folder,) = tmp_path.iterdir()
-            seen.update(options=options, files=[json.loads(path.read_text()) for path in folder.iterdir()])
+            seen.update(
+                options=options,
+                files=[json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()],
+            )
             seen.update(config=os.environ["JUPYTER_CONFIG_PATH"])
             if ending:
                 raise ending
@@ -105,7 +108,9 @@ def test_jupyterlab_finds_the_extension_and_knows_the_settings():
     (extension,) = get_federated_extensions([str(lab.PANELS)]).values()
     script = lab.PANELS / extension["name"] / extension["jupyterlab"]["_build"]["load"]
     assert f"['{extension['name']}'] =" in script.read_text(encoding="utf-8")
-    overrides = json.loads((lab.PANELS / "labconfig" / "default_setting_overrides.json").read_text())
+    overrides = json.loads(
+        (lab.PANELS / "labconfig" / "default_setting_overrides.json").read_text(encoding="utf-8")
+    )
     for plugin, settings in overrides.items():
         package, name = plugin.split(":")
         schema = json.loads(

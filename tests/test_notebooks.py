@@ -7,7 +7,7 @@ from statistics import median
 import nbformat
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, runner
 from helpers.records import TOOLS
 
 PATHS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
@@ -15,7 +15,7 @@ SIBLING = re.compile(rf"(\d\d_\w+)_({'|'.join(TOOLS)})")
 LESSONS = sorted({match[1] for name in PATHS if (match := SIBLING.fullmatch(name))})
 FIRST = ["Goal", "Setup"]
 LAST = ["Check", "Measure", "What the tool did for us", "Exercises", "Key points"]
-TIMING = "nbval-ignore-output"
+TIMING, LAST_DIGITS = runner.TIMING, runner.LAST_DIGITS
 TIMED_TABLES = ("verdict-table", "guide-table")  # lesson 22's, with rows on what was timed above them
 
 
@@ -149,6 +149,15 @@ def test_no_trace_of_machine_or_moment(name):
 
 
 @pytest.mark.parametrize("name", PATHS)
+def test_no_cell_tells_the_judge_to_look_away(name):
+    known = {"shared", "program", "solution", "parameters", TIMING, LAST_DIGITS}
+    for cell in read(name).cells:
+        assert set(tags(cell)) <= known, cell.id
+        if cell.cell_type == "code":
+            assert not re.search(r"NBVAL|PYTEST_VALIDATE", cell.source, re.IGNORECASE), cell.id
+
+
+@pytest.mark.parametrize("name", PATHS)
 def test_ignored_outputs_are_timings(name):
     ignored = [(heading, cell) for heading, cell in sections(read(name)) if TIMING in tags(cell)]
     assert len(ignored) <= 6
@@ -191,3 +200,8 @@ def test_files_are_small(name):
 def test_the_map_in_the_readme_is_complete():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert sorted(set(re.findall(r"\(notebooks/(\w+)\.ipynb\)", readme))) == sorted(PATHS)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_temporary_file_is_left(ran, name):
+    assert ran(name).notebook.metadata["left"] == []

@@ -19,7 +19,6 @@ from helpers import ROOT, one_run, plotting, runner
 from helpers import __main__ as command_line
 
 DRAW = """\
-%matplotlib inline
 from matplotlib import pyplot as plt
 from helpers import plotting
 fig, ax = plt.subplots(figsize=(3, 2))
@@ -50,8 +49,11 @@ PAGES = {
         [("apart", CHECK.format("x + 1e-9, x"), SUMS), ("after", "1", "")],
         {"apart"},
     ),
-    "93_itself": ([("check", CHECK.format("x, x"), SUMS)], {ONE}),
-    "94_view": ([("check", CHECK.format("x[:2], x[:2]"), SUMS)], {ONE}),
+    "93_itself": (
+        [("check", CHECK.format("x, x"), SUMS)],
+        {ONE, "test_comparisons_go_through_the_one_helper"},
+    ),
+    "94_view": ([("check", CHECK.format("x[:2], x[0:2]"), SUMS)], {ONE}),
     "95_constants": ([("check", CHECK.format("0 * x, np.zeros(3)"), SUMS)], {ONE}),
     "96_wide": (
         [("check", CHECK.format("x + 1e-9, x, limit=1e-6"), "sums: within 1e-06\n")],
@@ -64,7 +66,7 @@ def picture(monkeypatch):
     """The output of DRAW with a line that rises to 2."""
     shown = []
     monkeypatch.setattr(plotting, "display", lambda image, metadata: shown.append((image.data, metadata)))
-    exec(DRAW.format(2).partition("\n")[2], {})
+    exec(DRAW.format(2), {})
     data, metadata = shown[0]
     metadata["image/png"]["alt"] = "A line that rises, and then falls back to 1."
     png = base64.b64encode(data).decode() + "\n"
@@ -134,9 +136,12 @@ def test_every_command_returns_what_it_found(monkeypatch, command):
 
 def names_in(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
-    }
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names = [node.name for node in functions if node.name.startswith("test")]
+    assert len(set(names)) == len(names), f"{path.name}: two of one name"
+    marked = {node.name for node in functions if "mark." in "".join(map(ast.unparse, node.decorator_list))}
+    assert marked <= set(names), f"{path.name}: not called test_"
+    return set(names)
 
 
 def test_nothing_is_left_out_in_silence(pytestconfig, request):
@@ -162,6 +167,17 @@ def test_a_setting_that_leaves_tests_out_is_refused(setting):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "in pyproject.toml leaves tests out" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["helpers", "tests", "data"])
+def test_every_file_of_text_is_read_in_a_named_encoding(folder):
+    for path in (ROOT / folder).glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            call = ast.unparse(node)
+            text = re.search(r"(\.(read|write)_text|\bopen)$", ast.unparse(node.func))
+            bytes_or_named = re.search(r"encoding=|'(utf-8|[rw]b)'", call)
+            assert not text or bytes_or_named, f"{path.name}, line {node.lineno}: {call}"
 
 
 def test_every_test_file_would_be_found():
@@ -201,6 +217,16 @@ def test_names_stand_for_a_page_or_a_lesson(monkeypatch, capfd):
         command_line.command_test(["04_mlp"])
 
 
+# All that a workflow runs: another line is a decision, to be taken here, too.
+COMMANDS = {
+    ".ci/run",
+    "python -m helpers check",
+    "python -m helpers test",
+    "python -m pip install -e '.[keras,pytorch,test]'",
+    "python -m pip install -r requirements.txt",
+    "python -m pytest",
+    "python -m pytest -m makers tests/test_faults.py",
+}
 WORKFLOWS = {path.name: path for path in (ROOT / ".github" / "workflows").glob("*.yml")}
 CI = ROOT / ".ci" / "run"
 
@@ -219,8 +245,17 @@ def test_workflows_let_no_failure_pass(name):
         assert any("run" in step for step in job["steps"])
         for step in job["steps"]:
             assert step.keys() <= {"uses", "with", "run"}
-            for line in shell_lines(step.get("run", "")):
-                assert not re.search(r"[|;&<>]|\bset \+e|\bexit\b|\btrue\b", line), line
+            assert set(shell_lines(step.get("run", ""))) <= COMMANDS
+
+
+def test_the_suite_is_tested_on_all_systems_and_pythons():
+    jobs = yaml.safe_load(WORKFLOWS["test.yml"].read_text(encoding="utf-8"))["jobs"]
+    assert jobs["test"]["strategy"]["matrix"] == {
+        "os": ["ubuntu-latest", "macos-latest", "windows-latest"],
+        "python": ["3.11", "3.12", "3.13"],
+    }
+    assert jobs["test"]["steps"][-1] == {"run": "python -m helpers test"}
+    assert jobs["makers"]["steps"][-1] == {"run": ".ci/run"}
 
 
 def test_ci_lets_no_failure_pass():
@@ -229,7 +264,14 @@ def test_ci_lets_no_failure_pass():
     for line in lines:
         if not line.startswith("trap "):
             assert not re.search(r"\|\||;(?! then$)|&\s*$|\bset \+e|\bexit\b|\btrue\b", line), line
-    assert '"$python" -m helpers test' in lines
+    commands = [line.partition('"$python" -m ')[2] for line in lines if line.startswith('"$python"')]
+    assert [line for line in commands if not line.startswith("pip ")] == [
+        "helpers test",
+        "ruff check",
+        "ruff format --check",
+        "pytest tests/test_data.py",
+        "pytest -m makers --ignore=tests/test_faults.py",
+    ]
 
 
 def test_what_is_left_out_is_run_elsewhere():
