@@ -347,7 +347,9 @@ def observe(setups, file):
     """Write to `file` what there is to see; `setups` are lesson 3 of PyTorch and of Keras, once set up."""
     torch, tf = setups[0]["torch"], setups[1]["tf"]
     torch.ones(9, 9) @ torch.ones(9, 9), tf.ones((9, 9)) @ tf.ones((9, 9))
-    tasks = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
+    tasks = [
+        task.read_text(encoding="utf-8").strip() for task in Path("/proc/self/task").glob("*/comm")
+    ]  # none but on Linux
     found = {"threads": threads() | {torch.get_num_threads()}, "TensorFlow's": tasks.count("tf_Compute")}
     found["benchmark"], loaded = observe_benchmark()
     found["lesson 22"] = observe_lesson_22()
