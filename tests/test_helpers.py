@@ -160,7 +160,8 @@ def test_checks_are_noted(tmp_path, monkeypatch):
     records.agree("its own view", array[::2], array.reshape(3, 2)[:, 0])
     records.agree("constants", np.zeros(3), np.zeros(3))
     records.agree("two things", array + 1e-15, array, limit=1e-12)
-    view, constants, good = (json.loads(line) for line in (tmp_path / "notes").read_text(encoding="utf-8").splitlines())
+    lines = (tmp_path / "notes").read_text(encoding="utf-8").splitlines()
+    view, constants, good = map(json.loads, lines)
     assert view["same"] and not constants["same"] and not good["same"]
     assert constants["constant"] == [True, True] and good["constant"] == [False, False]
     assert (good["what"], good["limit"], good["fails when moved"]) == ("two things", 1e-12, True)
