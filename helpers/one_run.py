@@ -54,12 +54,14 @@ class OneRun:
     """The run of all notebooks that the chosen tests need."""
 
     def __init__(self):
-        self.names, self.process, self.known = [], None, {}
+        self.names, self.process, self.known, self.news = [], None, {}, deque()
         self.seconds, self.begun, self.folder = {}, {}, tempfile.TemporaryDirectory(prefix="three-ways-")
 
-    def start(self, names, reporter):
+    def start(self, names, plugins):
         """Begin to execute these notebooks (a set of names) in a process of their own."""
-        self.names, self.started, self.reporter = sorted(names), time.perf_counter(), reporter
+        self.names, self.started = sorted(names), time.perf_counter()
+        self.reporter = plugins.get_plugin("terminalreporter")
+        self.capture = plugins.get_plugin("capturemanager")
         if not names:
             return
         code = "import sys; from pathlib import Path; from helpers import runner; "
@@ -77,6 +79,7 @@ class OneRun:
         work = sum(map(runner.expected_seconds, self.names)) / os.cpu_count()
         longest = max(map(runner.expected_seconds, self.names))
         self.say(f"{len(self.names)} notebooks on {os.cpu_count()} cores, about {clock(max(work, longest))}")
+        self.tell()
 
     def _listen(self):
         self.output = deque(maxlen=20)
@@ -91,8 +94,14 @@ class OneRun:
                 self.output.append(line)
 
     def say(self, text):
-        self.reporter.ensure_newline()
-        self.reporter.write_line(f"{clock(time.perf_counter() - self.started):>6}  {text}")
+        self.news.append(f"{clock(time.perf_counter() - self.started):>6}  {text}")
+
+    def tell(self):
+        """Print the news: from pytest's own thread, and past what it captures in a test."""
+        while self.news:
+            with self.capture.global_and_fixture_disabled():
+                self.reporter.ensure_newline()
+                self.reporter.write_line(self.news.popleft())
 
     def wait(self, name):
         """Return what a notebook's run has left, once it has ended."""
@@ -105,6 +114,7 @@ class OneRun:
                 time.sleep(1)  # for the last lines
                 if name not in self.seconds:
                     raise RuntimeError("the run of the notebooks broke off:\n" + "".join(self.output))
+            self.tell()
             time.sleep(0.05)
         if name not in self.known:
             self.known[name] = Ran(Path(self.folder.name), name)
@@ -229,8 +239,12 @@ def likely_order(names):
 def pytest_collection_finish(session):
     config = session.config
     if not config.option.collectonly:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        config.one_run.start({name for item in session.items for name in needed(item)}, reporter)
+        config.one_run.start({name for item in session.items for name in needed(item)}, config.pluginmanager)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    item.config.one_run.tell()
 
 
 def pytest_configure(config):

@@ -116,6 +116,14 @@ def test_a_failure_shows_the_page_the_cell_and_both_outputs(failures):
     assert "1 skipped" in failures[1]  # the cell after the one that raised
 
 
+def test_one_sees_what_runs_and_what_is_done(failures):
+    assert re.search(
+        rf"^ +0:00  {len(PAGES)} notebooks on \d+ cores, about \d:\d\d$", failures[1], re.MULTILINE
+    )
+    assert all(f"  {name}: " in failures[1] for name in PAGES) and "that was the last" in failures[1]
+    assert re.search(r"\d:\d\d, \d+\.\d\d times the floor of \d:\d\d", failures[1])
+
+
 @pytest.mark.parametrize(("body", "code"), [("assert True", 0), ("assert False", 1), ("(", 2)])
 def test_the_command_fails_when_a_test_does(tmp_path, body, code):
     file = tmp_path / "test_one.py"
