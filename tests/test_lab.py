@@ -147,7 +147,9 @@ class Lab:
             (folder / name).mkdir()
             environment[variable] = str(folder / name)
 
-        code = "import sys; from helpers.__main__ import command_lab; sys.exit(command_lab(sys.argv[1:]))"
+        # As a terminal starts it, also under nohup, which lets all that the tests start ignore it.
+        code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        code += "from helpers.__main__ import command_lab; sys.exit(command_lab(sys.argv[1:]))"
         options = (
             f"{opening} --no-browser --ip=127.0.0.1 --port=0 --LabApp.expose_app_in_browser=True".split()
         )
