@@ -177,7 +177,7 @@ def execute_all(paths, folder):
             left = [entry.name for entry in Path(scratch).iterdir() if "torchinductor" not in entry.name]
         notebook.metadata["left"] = left
         seconds = notebook.metadata["seconds"] = time.perf_counter() - start
-        _write(folder / path.name, notebook)
+        _write(folder / path.name, nbformat.writes(notebook))
         say(f"end {path.stem} {seconds:.1f}")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -199,11 +199,11 @@ def expected_seconds(name):
     return known.get(name, 60)
 
 
-def _write(path, notebook):
-    # Replaced in one move: a reader, or a run that is stopped, never leaves half a notebook.
+def _write(path, text):
+    # Replaced in one move: a reader, or a run that is stopped, never leaves half a file.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+        draft.write_text(text + "\n", encoding="utf-8", newline="\n")
         os.replace(draft, path)
 
 
@@ -253,13 +253,12 @@ def run(names=None, timings=False):
             continue
         changed = timings or not _same(nbformat.read(path, as_version=4), new, words=True)
         if changed:
-            _write(path, new)
+            _write(path, nbformat.writes(new))
         took[path.stem] = round(time.perf_counter() - start)
         print(f"{path.stem:32} {took[path.stem]:6} s  {'written' if changed else 'unchanged'}", flush=True)
     if timings:
         known = json.loads(SECONDS.read_text(encoding="utf-8")) if SECONDS.is_file() else {}
-        text = json.dumps(dict(sorted((known | took).items())), indent=1) + "\n"
-        SECONDS.write_text(text, encoding="utf-8", newline="\n")
+        _write(SECONDS, json.dumps(dict(sorted((known | took).items())), indent=1))
     return failed
 
 
