@@ -72,3 +72,13 @@ def test_depths():
     deepest = counting.depths(lambda: exec(code, {"np": np}), {"numpy"})
     assert deepest["cell"] >= 2  # `mean` calls another function of NumPy's
     assert counting.depths(lambda: exec(code, {"np": np}), {"torch"})["cell"] == 0
+
+
+def test_callers_are_named_from_the_outside_inwards():
+    def ask(_):
+        answers.append(counting.callers())
+
+    answers = []
+    ask(0)
+    np.apply_along_axis(ask, 1, np.zeros((1, 2)))
+    assert answers[0].endswith("ours") and answers[1].endswith("ours > numpy > ours")
