@@ -86,8 +86,8 @@ def check(installed: dict[str, str] | None = None) -> None:
     for number, (problem, remedy) in enumerate(problems, start=1):
         print(f"\n{number}. {problem}\n   {remedy}")
     if any(remedy.startswith("%") for _, remedy in problems):
-        print("\nRun each line that begins with % in a cell of its own. Then restart")
-        print("the kernel (menu Kernel, Restart Kernel), and let the check run again.")
+        print("\nRun each line that begins with % in a cell of its own. Then")
+        print("restart the kernel (menu Kernel, Restart Kernel), and check again.")
 
 
 def findings(installed: dict[str, str] | None = None) -> list[tuple[str, str]]:
