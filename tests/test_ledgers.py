@@ -205,7 +205,6 @@ def test_the_ledgers_of_lesson_2_say_what_is_measured(tool, capsys):
 TABLES = {
     ("00_start_here", "spectrum"),
     ("00_start_here", "map"),
-    ("00_start_here", "map-paths"),
     ("22_key_differences", "flex-penalty"),
     *(
         (f"{name}_{tool}", "ledger-table")
