@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from itertools import dropwhile, takewhile
 
 import nbformat
 import pytest
@@ -28,10 +29,8 @@ def tags(cell):
 
 def in_short(name):
     """The cells of the section In short, texts and code."""
-    cells = lessons.cells(name)
-    (start,) = (place for place, cell in enumerate(cells) if cell.id == "in-short")
-    rest = [cell.id for cell in cells[start + 1 :] if cell.source.startswith("## ")]
-    return cells[start : [cell.id for cell in cells].index(rest[0])]
+    first, *rest = dropwhile(lambda cell: cell.id != "in-short", lessons.cells(name))
+    return [first, *takewhile(lambda cell: not cell.source.startswith("## "), rest)]
 
 
 def program(name):
@@ -91,6 +90,13 @@ def test_the_program_stands_in_its_section(name):
     assert not any("program" in tags(cell) for cell in code)
     if name.startswith("03"):
         assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_comments_name_the_sections_that_explain_it(name):
+    text = "\n".join(cell.source for cell in lessons.cells(name) if cell.cell_type == "markdown")
+    named = re.findall(r"# ([A-Z][^:,;\n]*)", program(name))
+    assert named and set(named) <= set(re.findall(r"^##+ (.+)$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -300,6 +300,14 @@ def test_the_goal_says_how_many_minutes(name):
         assert goal.splitlines()[-1] == counting.minutes_line(name), path.stem
 
 
+@pytest.mark.parametrize("name", sorted({runner.lesson(name) for name in PATHS}))
+def test_the_map_says_how_many_minutes(name):
+    (table,) = (cell.source for cell in read(START).cells if cell.id == "map")
+    link = f"({runner.paths([name])[0].name})"
+    (row,) = (row for row in table.splitlines() if row.startswith("|") and link in row)
+    assert f"| {counting.minutes_range(name)} |" in row
+
+
 @pytest.mark.parametrize("name", PATHS)
 def test_files_are_small(name):
     assert PATHS[name].stat().st_size < 300_000
