@@ -167,8 +167,9 @@ def first_reading(cells):
 
 
 def words(cells):
-    """Return how many words there are in the texts among `cells`."""
-    return sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    """Return how many words there are in the texts among `cells`: whatever has a letter or a digit in it."""
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    return sum(bool(re.search(r"\w", word)) for text in texts for word in text.split())
 
 
 def minutes(cells):
@@ -190,11 +191,8 @@ def _minutes(name):
 
 def minutes_line(name):
     """Return the line in the Goal of a lesson, or of a single notebook, that says its minutes."""
-    if (lessons.NOTEBOOKS / f"{name}.ipynb").is_file():
-        ((_, first, whole),) = _minutes(name)
-        return f"**Minutes**: first reading {first}, whole {whole}."
-    tools = "; ".join(f"{title} {first}, {whole}" for title, first, whole in _minutes(name))
-    return f"**Minutes**, first reading and whole: {tools}."
+    said = ", ".join(f"{title or ''} {first} and {whole}".strip() for title, first, whole in _minutes(name))
+    return f"**Minutes** for a first reading and for the whole: {said}."
 
 
 def minutes_range(name):

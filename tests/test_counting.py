@@ -100,12 +100,12 @@ def test_minutes_of_the_first_reading_and_of_the_whole(tmp_path, monkeypatch):
     write("90_toy_pytorch", 1000, 24, 400)
     write("91_start", 200, 6, 200)
     write("92_all", 400, 24)
-    assert counting.minutes_line("90_toy") == (
-        "**Minutes**, first reading and whole: NumPy 6, 8; Keras 7, 11; PyTorch 8, 10."
-    )
+    said = "NumPy 6 and 8, Keras 7 and 11, PyTorch 8 and 10."
+    assert counting.minutes_line("90_toy") == f"**Minutes** for a first reading and for the whole: {said}"
     assert counting.minutes_range("90_toy") == "6–8, 8–11"
     write("90_toy_numpy", 1200, 12, 600)
     write("90_toy_keras", 1200, 12, 600)
     assert counting.minutes_range("90_toy") == "8, 10–11"
-    assert counting.minutes_line("91_start") == "**Minutes**: first reading 2, whole 4."
+    assert counting.minutes_line("91_start").endswith(" for the whole: 2 and 4.")
+    assert counting.words([new_markdown_cell("| two | $=$ words |")]) == 2
     assert (counting.minutes_range("91_start"), counting.minutes_range("92_all")) == ("2, 4", "5")
