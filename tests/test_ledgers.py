@@ -24,7 +24,7 @@ def ledger(name):
 
 def kind(owner):
     """The word for an owner, whatever is said besides."""
-    for word in ("nobody", "there is no choice", "TensorFlow refuses, Keras does", "Python", "the tape"):
+    for word in ("nobody", "ours; in a Keras layer", "Python", "the tape"):
         if owner.startswith(word):
             return word
     if re.search(r"on request|or ours|unless we|if we|if a tape|when we", owner):
@@ -43,7 +43,7 @@ def refuses(call, *arguments, **named):
 
 def noted(outside, inside):
     """Whose it is to note what a derivative needs, given whether it is there without asking, and with."""
-    return "the tool's" if outside else "on request" if inside else "nobody"
+    return "the tool's" if outside else "on request" if inside else "ours"
 
 
 def numpy_product(A, B):
@@ -57,9 +57,9 @@ def numpy_product(A, B):
         "converted the types": "the tool's" if not refuses(np.matmul, A.astype("float32"), B) else "ours",
         "allocated memory": "on request" if np.matmul(A, B, out=reserved) is reserved else "the tool's",
         "chose the algorithm": "the tool's" if refuses(np.matmul, A, B, algorithm="plain") else "ours",
-        "chose the number of threads": "on request" if limited else "the tool's",
+        "chose the threads": "on request" if limited else "the tool's",
         "noted what a derivative needs": noted(False, hasattr(A @ B, "grad_fn")),
-        "chose the device": "there is no choice" if refuses(A.to_device, "cuda") else "ours",
+        "chose the device": "the tool's" if refuses(A.to_device, "cuda") else "on request",
     }
 
 
@@ -75,13 +75,13 @@ def keras_product(A, B):
     with tf.GradientTape(persistent=True) as tape:
         inside = box @ B
     late = refuses(tf.config.threading.set_intra_op_parallelism_threads, 7)
-    types = "TensorFlow refuses, Keras does" if refuses(tf.matmul, halves, B) and converted else "the tool's"
+    types = "ours; in a Keras layer" if refuses(tf.matmul, halves, B) and converted else "the tool's"
     return {
         "checked the shapes": "the tool's" if refuses(tf.matmul, A, tf.ones((3, 2), "float64")) else "nobody",
         "converted the types": types,
         "allocated memory": "the tool's" if refuses(tf.matmul, A, B, out=box) else "on request",
         "chose the algorithm": "the tool's" if refuses(tf.matmul, A, B, algorithm="plain") else "ours",
-        "chose the number of threads": "the tool's" if late else "on request",
+        "chose the threads": "the tool's" if late else "on request",
         "noted what a derivative needs": noted(
             *(tape.gradient(y, box) is not None for y in (outside, inside))
         ),
@@ -105,9 +105,9 @@ def pytorch_product(A, B):
         "converted the types": "ours" if refuses(torch.matmul, A.float(), B) else "the tool's",
         "allocated memory": "on request" if torch.matmul(A, B, out=reserved) is reserved else "the tool's",
         "chose the algorithm": "the tool's" if refuses(torch.matmul, A, B, algorithm="plain") else "ours",
-        "chose the number of threads": "on request" if set_by_us else "the tool's",
+        "chose the threads": "on request" if set_by_us else "the tool's",
         "noted what a derivative needs": noted(*(product.grad_fn is not None for product in products)),
-        "chose the device": "ours" if all(put) else "the tool's",  # it stays where we put it
+        "chose the device": "on request" if all(put) else "the tool's",  # it stays where we put it
     }
 
 

@@ -26,9 +26,7 @@ README = "README.md"
 # What no run can change, and nothing on its page prints: (notebook, cell): (reason, figures).
 EXCEPTIONS = {
     ("00_start_here", "map"): ("numbers of lessons", "20", "22"),
-    ("01_matmul_*", "precision"): ("what float64 and float32 are", "64", "half the memory"),
-    ("01_matmul_*", "precision-mixed-*"): ("what float64 and float32 are", "64", "twice the memory"),
-    ("01_matmul_*", "precision-bytes-*"): ("the largest byte, and a sum of two bytes", "255", "400", "144"),
+    ("01_matmul_*", "precision"): ("what float64 and float32 are", "64"),
     ("02_gradient_*", "numeric-picture-why"): ("what float64 is", "16", r"2.2 \cdot 10^{-16}"),
     ("02_gradient_*", "numeric-read"): ("a network to think of", "100,000"),
     ("02_gradient_keras", "record-tool"): ("the width of TensorFlow's default type", "32"),
