@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_formulas
 
-from helpers import ROOT, installation, lessons, plotting, records, runner
+from helpers import ROOT, counting, installation, lessons, plotting, records, runner
 
 LESSONS = ("00_start_here",)
 
