@@ -133,7 +133,7 @@ def numpy_gradient(lesson):
     ours = {function.__globals__ is lesson for function in (pull, lesson["add"], lesson["gradients"])}
     del c
     kept = c_alive() is not None
-    y = None
+    del y
     owner = "ours" if ours == {True} and kept else "the tool's"
     return {
         "rules": owner,

@@ -108,6 +108,8 @@ WORDS = re.compile(
 ELSEWHERE = re.compile(
     r"(?<=\])\([^)]*\)"
     r"|\*\*It takes\*\* about \d+ minutes to read and [\w ]+ to run\."
+    r"|\*\*Minutes\*\*, first reading and whole: [^.]+\."
+    r"|\*NumPy \d+, Keras \d+, PyTorch \d+ minutes\.\*"
     r"|\([^()\d]+, (?:19|20)\d\d\)"
     r"|\b[Ll]essons? \d+(?:(?:, | and | to )\d+)*"
     r"|\bPython \d\.\d+(?:(?:, | or |, or )\d\.\d+)*"

@@ -122,7 +122,8 @@ def test_a_graph_is_said_in_words():
         "3 boxes, 3 arrows: square from x (2); plus (3,) from square and x (2)."
     )
     assert plotting.graph_in_words(nodes, edges, {"f": "d = 1"}, backwards=True) == (
-        "3 boxes, 3 arrows: square to x (2); plus (3,) to square and x (2). Below the boxes stands square: d = 1."
+        "3 boxes, 3 arrows: square to x (2); plus (3,) to square and x (2). "
+        "Below the boxes stands square: d = 1."
     )
 
 
