@@ -163,6 +163,28 @@ def graph(
     ax.axis("off")
 
 
+def graph_in_words(
+    nodes: dict, edges: list[tuple], notes: dict | None = None, backwards: bool = False
+) -> str:
+    """Say what `graph` draws of the same nodes, edges and notes, for those who can't see it.
+
+    A box is called by its first line, with the other lines in brackets.
+    """
+    names = {key: text.split("\n")[0] for key, text in nodes.items()}
+    for key, text in nodes.items():
+        rest = " ".join(text.split("\n")[1:]).strip("()")
+        names[key] += f" ({rest})" if rest else ""
+    word, said = "to" if backwards else "from", []
+    for tip in dict.fromkeys(end for _, end in edges):
+        tails = [names[start] for start, end in edges if end == tip]
+        said.append(f"{names[tip]} {word} {' and '.join(tails)}")
+    text = f"{len(nodes)} boxes, {len(edges)} arrows: {'; '.join(said)}."
+    if notes:
+        below = "; ".join(f"{names[key]}: {note}" for key, note in notes.items())
+        text += f" Below the boxes stands {below}."
+    return text
+
+
 def call_stacks(ax: Axes, stacks: dict[str, list[tuple[str, str]]]) -> None:
     """Draw call stacks as towers, side by side: every frame a storey, standing on the one that called it.
 

@@ -31,7 +31,7 @@ WRAPPERS = {"constant", "from_numpy", "beta_type", "float"}
 # The letters whose equations are displayed in a lesson, in `$$` or in a table.
 DISPLAYED = {
     "01_matmul": "A B C Z1 dA",
-    "02_gradient": "H J a b c curve da db dc dr ds dx dy nabla s s_prime surface x y",
+    "02_gradient": "H a b c da db dc dx dy nabla s s_prime surface x y",
     "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw m m_hat v v_hat w",
 }
 
@@ -267,7 +267,6 @@ def values(lesson):
         draw("X", n, pixels), draw("W1", pixels, hidden), draw("b1", hidden), draw("Z1", n, hidden)
     elif lesson == "02_gradient":
         draw("a b c x y da db dc dx dy")
-        draw("M", 3, 2), draw("r dr", 2), draw("s ds")
     else:
         draw("X", n, pixels), draw("W1 dW1", pixels, hidden), draw("b1 db1", hidden)
         draw("W2 dW2", hidden, classes), draw("b2 db2", classes)
@@ -399,24 +398,14 @@ def statements(scope):
 def otherwise(lesson):
     """What equations are compared with that have no line: {letter: [(given, its value)]}."""
     if lesson == "02_gradient":
-        arrays = lessons.load("02_gradient_numpy", until="arrays-run", also=["arrays-run"])
-        r, s, found = arrays["r"], arrays["s"], arrays["found"]
-        given = {"M": arrays["M"], "r": r.data, "s": s.data}
-        each = {"y": [(given, arrays["y"].data)]}
-        each |= {f"d{name}": [(given, found[arrays[name].number].data)] for name in ("r", "s")}
-
-        lesson = lessons.load(
-            "02_gradient_numpy", until="check-define", skip=["network-lesson", "network-run"]
-        )
-        curve, surface, partials = (lesson[name] for name in ("curve", "surface", "numeric_partials"))
-        functions = {"curve": curve, "surface": surface, "H": lesson["numeric_hessian"]}
-        functions |= {"J": lambda x, y: partials(curve, x, y)}
-        functions |= {"nabla": lambda x, y: partials(lambda *at: (surface(*at),), x, y)[0]}
+        lesson, each = lessons.load("02_gradient_numpy", until="check-define", skip=["network-lesson"]), {}
+        functions = {"surface": lesson["surface"], "H": lesson["numeric_hessian"]}
+        functions |= {"nabla": lesson["partials"]}
         for letter, function in functions.items():
             each[letter] = [({"x": x, "y": y}, function(x, y)) for x, y in ((0.7, -1.3), lesson["POINT"])]
 
         points, path = lesson["POINTS"], lesson["path"]
-        each["s"], each["s_prime"] = ([({"x": points}, values)] for values in lesson["custom"][:2])
+        each["s"], each["s_prime"] = ([({"x": points}, values)] for values in lesson["record"]["softplus"])
         walk = {"x": path[:-1], "learning_rate": lesson["RATE"]}
         walk |= {"f_prime": lambda x: lesson["complex_step"](lesson["f"], x)}
         return each | {"x": [(walk, path[1:])]}
@@ -559,7 +548,7 @@ def test_each_line_of_the_network_has_its_equation():
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_the_figures_beside_the_chain_rule_are_those_of_its_lines(tool):
-    also = ["data-function", "hand-forward", "hand-backward"]
+    also = ["data-function", "hand-run"]
     lesson = lessons.load("02_gradient_numpy", until="constants", also=also)
     (table,) = (cell.source for cell in lessons.cells(f"02_gradient_{tool}") if cell.id == "hand")
     beside = re.findall(r"\$(\w+) = [^$]*\$[^|]*\| ([\d.]+) \|", table)

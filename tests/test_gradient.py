@@ -7,23 +7,23 @@ from helpers import lessons, records
 
 LESSONS = ("02_gradient",)
 TOOLS = ["numpy", "keras", "pytorch"]
-NAMES = {"settings", "value", "gradient", "second", "path", "jacobian", "hessian", "custom"}
+NAMES = {"settings", "value", "slope", "path", "nabla", "hessian", "softplus"}
 # The cells that make up the reverse-mode code, as a reader would count them.
 CODE = (
     "record-value record-operations record-operators record-list walk-define arrays-broadcast "
-    "arrays-operators network-operations network-operators"
+    "network-operations network-operators"
 ).split()
 
 
 @pytest.fixture(scope="module")
 def lesson():
-    return lessons.load("02_gradient_numpy", until="network-run", also=["accumulate-run"])
+    return lessons.load("02_gradient_numpy", until="network-operators", skip=["network-lesson"])
 
 
-def test_the_code_stays_below_sixty_lines():
+def test_the_code_stays_below_eighty_lines_of_72_characters():
     sources = {cell.id: cell.source for cell in lessons.cells("02_gradient_numpy")}
     lines = [line for name in CODE for line in sources[name].splitlines() if line.strip()]
-    assert len(lines) < 60, len(lines)
+    assert len(lines) < 80, len(lines)
 
 
 def random_expression(rng, count, steps):
@@ -128,7 +128,7 @@ def test_the_recorded_runs_agree():
 
 def failing(tool, replace=None):
     """Return the names of the numeric checks that a notebook's results don't pass."""
-    skip = ["network-lesson", "network-run"]  # nothing after them needs their results
+    skip = ["network-lesson"]  # nothing after it needs its results
     found, names = lessons.load(f"02_gradient_{tool}", skip=skip, replace=replace), set()
     for name, (numeric, computed, limit) in found["numeric_pairs"](found["record"]).items():
         try:
@@ -149,22 +149,27 @@ def test_the_numeric_checks_pass(tool):
 @pytest.mark.parametrize(
     ("tool", "old", "new", "caught"),
     [
-        ("numpy", "g * n * a", "g * a", "gradient, complex step"),
-        ("numpy", "g * n * a", "g * a", "gradient, difference"),
-        ("numpy", "(a, lambda g: g * b)", "(a, lambda g: g * a)", "jacobian, complex step"),
-        ("numpy", "(b, lambda g: g * a)", "(b, lambda g: g)", "hessian, difference"),
-        ("numpy", "g * n * a ** (n - 1)", "g * n * Value(a.data) ** (n - 1) + a * 0", "second, difference"),
+        ("numpy", "g * n * a", "g * a", "slope, complex"),
+        ("numpy", "g * n * a", "g * a", "slope, difference"),
+        ("numpy", "(a, lambda g: g * b)", "(a, lambda g: g * a)", "gradient, complex"),
+        ("numpy", "(b, lambda g: g * a)", "(b, lambda g: g)", "Hessian, difference"),
+        ("numpy", "g * n * a ** (n - 1)", "g * n * Value(a.data) ** (n - 1) + a * 0", "Hessian, difference"),
+        ("numpy", "share = found[parent.number] + share", "share = share", "slope, complex"),
+        ("numpy", "g * slope", "g * z", "softplus, complex"),
+        ("keras", "g * slope", "g * z", "softplus, complex"),
         (
-            "numpy",
-            "found[parent.number] + share if parent.number in found else share",
-            "share",
-            "gradient, complex step",
+            "keras",
+            "outer.jacobian(slopes, point)",
+            "2 * outer.jacobian(slopes, point)",
+            "Hessian, difference",
         ),
-        ("numpy", "g * slope", "g * z", "softplus, complex step"),
-        ("keras", "g * slope", "g * z", "softplus, complex step"),
-        ("keras", "outer.gradient(dx, x).numpy()", "outer.gradient(dx, x).numpy() / 2", "second, difference"),
-        ("pytorch", "return g * slope", "return g", "softplus, complex step"),
-        ("pytorch", "jacobian(curve, point)", "jacobian(curve, point[::-1])", "jacobian, complex step"),
+        ("pytorch", "return g * slope", "return g", "softplus, complex"),
+        (
+            "pytorch",
+            "func.grad(of_vector)(point)",
+            "func.grad(of_vector)(point.flip(0))",
+            "gradient, complex",
+        ),
     ],
 )
 def test_the_numeric_checks_notice_a_broken_derivative(tool, old, new, caught):

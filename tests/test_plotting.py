@@ -116,6 +116,17 @@ def test_a_graph_runs_from_left_to_right_and_its_arrows_as_told(ax, backwards):
     assert abs(places(ax)["6"][1] - at["x"][1]) < 0.5
 
 
+def test_a_graph_is_said_in_words():
+    nodes, edges = {"x": "x\n2", "f": "square", "g": "plus\n(3,)"}, [("x", "f"), ("f", "g"), ("x", "g")]
+    assert plotting.graph_in_words(nodes, edges) == (
+        "3 boxes, 3 arrows: square from x (2); plus (3,) from square and x (2)."
+    )
+    assert plotting.graph_in_words(nodes, edges, {"f": "d = 1"}, backwards=True) == (
+        "3 boxes, 3 arrows: square to x (2); plus (3,) to square and x (2). "
+        "Below the boxes stands square: d = 1."
+    )
+
+
 def test_call_stacks_stand_on_their_callers(ax):
     frames = [("ours", "main"), ("keras", "fit"), ("keras", "step"), ("ours", "call")]
     plotting.call_stacks(ax, {"Keras": frames, "NumPy": [("ours", "main")]})

@@ -56,7 +56,7 @@ def derivatives():
     away = 2 + 1  # from the lowest point of (x + 1)^2, which a step of 0.1 uphill multiplies by 1.2
     return {
         "predict": [2**8, 8 * 2**7, 3],  # x^8, by three squares
-        "modify": [-1, 3, 0],  # surface(x, 3) = 3 x^2 + 27; a parabola's lowest point after one step
+        "modify": [1, -1, 0],  # x^4 - 2 x^2 has its valleys at 1 and -1, and at 0 a hill with slope 0
         "build": [round(-1 + away * 1.2**5, 6)],
     }
 

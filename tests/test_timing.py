@@ -202,9 +202,8 @@ def calls_of_lessons_1_and_2(tool):
         calls = run_cell(f"01_matmul_{tool}", cell, one).calls
         found[cell] = {label: _arrays(call()) for label, call in calls.items()} | {"L": _arrays(one["L"])}
     two = lessons.load(f"02_gradient_{tool}")
-    for cell in ("measure-small", "measure-large"):
-        calls = run_cell(f"02_gradient_{tool}", cell, two).calls
-        found[f"gradient, {cell}"] = {label: _arrays(call()) for label, call in calls.items()}
+    calls = run_cell(f"02_gradient_{tool}", "measure-large", two).calls
+    found["gradient"] = {label: _arrays(call()) for label, call in calls.items()}
     return found
 
 
@@ -498,20 +497,11 @@ def test_lessons_1_and_2_time_what_their_labels_say(tool, request, mlp):
                 np.testing.assert_allclose(result, np.linalg.matrix_power(L, power), rtol=1e-4)
                 assert cell == "measure-small" or result.dtype == label
             assert len(results) == ("inference_mode" not in label)  # that one returns nothing
-    for label, results in seen["gradient, measure-small"].items():
-        gradient = "gradient" in label or "difference" in label or "same" in label
-        assert results[-1] == pytest.approx(6 if gradient else 9), label
-        assert results[:-1] in ([], [9]), label
-    X, Y = (mlp[name][mlp["batches"][0, 0]] for name in ("X_train", "Y_train"))
-    Z1, A1, P = mlp["forward"](X, *mlp["start"])
-    grads = mlp["backward"](X, Y, Z1, A1, P, mlp["start"][2])
-    for label, results in seen["gradient, measure-large"].items():
-        if "gradient" in label or "same" in label:
-            by_shape = {result.shape: result for result in results}
-            for grad in grads:
-                np.testing.assert_allclose(by_shape[grad.shape], grad, rtol=1e-9, atol=1e-12, err_msg=label)
-        else:
-            np.testing.assert_allclose(results, [mlp["cross_entropy"](P, Y)], err_msg=label)
+    many = np.linspace(-1, 1, 1000)
+    for label, results in seen["gradient"].items():
+        walked = "gradient" in label or "same" in label
+        expected = 2 * many + 2 if walked else 4 if "difference" in label else ((many + 1) ** 2).sum()
+        np.testing.assert_allclose(np.hstack(results), expected, rtol=1e-9, err_msg=label)
 
 
 # The benchmark
