@@ -14,11 +14,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from helpers import lessons
+from helpers import lessons, runner
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp")
-PAGES = [f"{lesson}_{tool}" for lesson in LESSONS for tool in TOOLS]
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "20_equality")
+PAGES = [f"{lesson}_{tool}" for lesson in LESSONS[:3] for tool in TOOLS] + ["20_equality"]
+# Of a page of all three tools, the section that is read: its cells' ids begin so.
+SECTION = {"20_equality": "swap"}
 
 # What an equation and its line call by different names. Lesson 3's `w` is any of the matrices W.
 LETTERS = {"eta": "learning_rate", "W": "w", "dW": "dw"}
@@ -32,7 +34,8 @@ WRAPPERS = {"constant", "from_numpy", "beta_type", "float"}
 DISPLAYED = {
     "01_matmul": "A B C Z1 dA",
     "02_gradient": "H J a b c curve da db dc dr ds dx dy nabla s s_prime surface x y",
-    "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw m m_hat v v_hat w",
+    "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw w",
+    "20_equality": "m m_hat v v_hat w",
 }
 
 
@@ -268,16 +271,19 @@ def values(lesson):
     elif lesson == "02_gradient":
         draw("a b c x y da db dc dx dy")
         draw("M", 3, 2), draw("r dr", 2), draw("s ds")
+    elif lesson == "20_equality":
+        draw("w g m v m_hat v_hat", 2, 3), draw("learning_rate epsilon t")
+        known |= {"beta1": 0.9, "beta2": 0.99}
     else:
         draw("X", n, pixels), draw("W1 dW1", pixels, hidden), draw("b1 db1", hidden)
         draw("W2 dW2", hidden, classes), draw("b2 db2", classes)
         draw("Z1 A1 dZ1 dA1", n, hidden), draw("Z Z2 P dZ2", n, classes)
-        draw("w dw g m v m_hat v_hat", 2, 3), draw("learning_rate beta1 beta2 epsilon t h L")
+        draw("w dw", 2, 3), draw("learning_rate h L")
         known["Z1"] -= known["Z1"][0, 0]  # of both signs, and one is 0
         known["Z"] *= 1000  # e^Z overflows
         known["y"] = np.array([2, 0, 1, 1, 0])
         known["Y"] = np.eye(classes)[known["y"]]
-        known |= {"beta1": 0.9, "beta2": 0.99, "softmax": softmax}
+        known["softmax"] = softmax
     return known
 
 
@@ -498,10 +504,10 @@ def problem(equation, display, lesson, here, everywhere, cells):
 
 def problems(page, cells, numpy_cells):
     """Each displayed equation of a page, and what is wrong with it (None: nothing)."""
-    lesson = page.rpartition("_")[0]
+    lesson = runner.lesson(page)
     # Siblings show the same equations, some of which only the NumPy notebook writes as lines.
     found = [(*line, True) for line in lines(numpy_cells, values(lesson))]
-    if not page.endswith("numpy"):
+    if cells is not numpy_cells:
         found += [(*line, False) for line in lines(cells, values(lesson))]
     program = [line for line in found if line[1]]
     for heading, display in equations(cells):
@@ -511,7 +517,10 @@ def problems(page, cells, numpy_cells):
 
 
 def pages(page):
-    return page, lessons.cells(page), lessons.cells(f"{page.rpartition('_')[0]}_numpy")
+    """A page, its cells, and those of the NumPy notebook, which has the lines."""
+    cells = [cell for cell in lessons.cells(page) if cell.id.startswith(SECTION.get(page, ""))]
+    alone = page in SECTION or page.endswith("numpy")
+    return page, cells, cells if alone else lessons.cells(f"{runner.lesson(page)}_numpy")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -523,13 +532,13 @@ def test_an_equation_says_what_its_line_does(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_no_equation_gets_lost(page):
     shown = {equation.left for equation, _ in problems(*pages(page))}
-    assert shown == set(DISPLAYED[page.rpartition("_")[0]].split())
+    assert shown == set(DISPLAYED[runner.lesson(page)].split())
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_formula_in_a_sentence_is_right(page):
     name, cells, numpy_cells = pages(page)
-    lesson = name.rpartition("_")[0]
+    lesson = runner.lesson(name)
     known = values(lesson)
     program = [(*line, True) for line in lines(numpy_cells, known) if line[1]]
     for cell in cells:
@@ -544,16 +553,19 @@ def test_a_formula_in_a_sentence_is_right(page):
                     assert not problem(equation, [], lesson, program, program, []), latex
 
 
-def test_each_line_of_the_network_has_its_equation():
-    cells, known = lessons.cells("03_mlp_numpy"), values("03_mlp")
+@pytest.mark.parametrize("page", ["03_mlp_numpy", "20_equality"])
+def test_each_line_of_the_program_has_its_equation(page):
+    _, cells, _ = pages(page)
+    lesson = runner.lesson(page)
+    known = values(lesson)
     tables = [cell for cell in cells if cell.source.count("\n|") > 2]
-    shown = {None: set(DISPLAYED["03_mlp"].split())}
+    shown = {None: set(DISPLAYED[lesson].split())}
     # The table of the gradients has a row for each line of the model and of `backward`.
     shown["Gradients"] = {each.left for _, display in equations(tables) for each in display}
     shown["Model"] = shown["Gradients"]
     for heading, program, letter, line in lines(cells, known):
         if program and letters(line, known) and heading not in ("Setup", "Check"):
-            # Where Adam's epsilon stands, lesson 3 tells in words, and compares by its losses.
+            # Where Adam's epsilon stands, page 20 tells in words, and compares by its losses.
             assert letter in shown.get(heading, shown[None]) | {"epsilon"}, line
 
 
@@ -579,8 +591,8 @@ SLIPS = (
     ("03_mlp", "model-softmax-why", r"\max_k", r"\min_k"),
     ("03_mlp", "loss", r"-\frac{1}{n}", r"\frac{1}{n}"),
     ("03_mlp", "update", r"W - \eta", r"W + \eta"),
-    ("03_mlp", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
-    ("03_mlp", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
+    ("20_equality", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
+    ("20_equality", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-4", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"da \cdot 2x", r"da \cdot x"),
@@ -591,8 +603,8 @@ SLIPS = (
 
 @pytest.mark.parametrize(("lesson", "cell_id", "old", "new"), SLIPS, ids=[f"{s[1]}: {s[3]}" for s in SLIPS])
 def test_a_slip_is_noticed(lesson, cell_id, old, new):
-    cells = lessons.cells(f"{lesson}_numpy")
+    page, cells, _ = pages(lesson if lesson in SECTION else f"{lesson}_numpy")
     (cell,) = (cell for cell in cells if cell.id == cell_id)
     assert cell.source.count(old) == 1
     cell.source = cell.source.replace(old, new)
-    assert any(why for _, why in problems(f"{lesson}_numpy", cells, cells))
+    assert any(why for _, why in problems(page, cells, cells))

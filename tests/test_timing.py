@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from helpers import ROOT, THREADS, benchmark, lessons, timing
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "22_key_differences")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "20_equality", "22_key_differences")
 TOOLS = ("numpy", "keras", "pytorch")
 
 
@@ -386,7 +386,7 @@ def observed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mlp():
-    return lessons.load("03_mlp_numpy", until="train-define", also=["swap-define", "measure-define"])
+    return lessons.load("03_mlp_numpy", until="train-define", also=["measure-define"])
 
 
 def assert_trains(mlp, seen, dtype, size, adam=False):
@@ -427,7 +427,8 @@ def assert_fits(seen, size, rows, dtype="float32", optimizer="sgd", width=128, j
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 32), ("float64", 512)])
 def test_numpys_step_timer_trains(mlp, dtype, size):
     assert_trains(mlp, steps_of(mlp, mlp["step_timer"](dtype, size=size)), dtype, size)
-    assert_trains(mlp, steps_of(mlp, mlp["step_timer"](dtype, mlp["Adam"], size)), dtype, size, adam=True)
+    adam = mlp["step_timer"](dtype, benchmark.numpy_adam(), size)
+    assert_trains(mlp, steps_of(mlp, adam), dtype, size, adam=True)
 
 
 def assert_are_the_five_products(mlp, products, X):
