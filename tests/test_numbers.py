@@ -51,6 +51,7 @@ EXCEPTIONS = {
     ("03_mlp_*", "key-points"): ("10 epochs of 125 batches", "1,250"),
     ("20_equality", "ledger-distance-why"): ("what float32 is", r"2 \cdot 10^{-7}"),
     ("20_equality", "digits-read"): ("what float64 is", "10^{-16}"),
+    ("20_equality", "swap-why"): ("the width of float64", "64"),
     ("20_equality", "dial-rmsprop-why"): ("the root of a constant", r"3 \cdot 10^{-4}"),
     ("20_equality", "dial-reduction-why"): ("the sum over a batch of 32 against its mean", "32 times"),
     ("20_equality", "dial-partial-why"): ("4,000 digits in batches of 96", "41", "64"),
