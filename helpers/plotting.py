@@ -9,6 +9,7 @@ from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -237,6 +238,29 @@ def show(fig: Figure, alt: str) -> None:
     few.save(small, format="png", optimize=True)
     # nbconvert and others read `alt`; `drawn` is for tests/test_pictures.py.
     display(Image(small.getvalue(), alt=alt), metadata={"image/png": {"drawn": drawn}})
+
+
+def _show_all(*_, **__):
+    """What `plt.show()` does in a notebook that imports this module: describe each figure, then show it."""
+    for number in plt.get_fignums():
+        fig = plt.figure(number)
+        show(fig, " ".join(filter(None, map(_described, fig.axes))))
+
+
+def _described(ax):
+    title, x, y = ax.get_title("left") or ax.get_title(), ax.get_xlabel(), ax.get_ylabel()
+    ends = [(line.get_label(), np.ravel(line.get_ydata())) for line in ax.lines]
+    said = [f"{label} from {y[0]:.3g} to {y[-1]:.3g}" for label, y in ends if label[0] != "_" and len(y) > 1]
+    for bars in ax.containers:
+        heights = [bar.get_height() for bar in bars]
+        said.append(f"{len(heights)} bars, the highest, {max(heights):.2f}, at {np.argmax(heights)}")
+    said += ["an image of {} x {} pixels".format(*image.get_array().shape[:2]) for image in ax.images]
+    head = f"{title}: " if title else ""
+    return f"{head}{f'{y} against {x}: ' if x and y else ''}{'; '.join(said)}." if said or head else ""
+
+
+if get_ipython():  # in a kernel; a plain program shows its windows as ever
+    plt.show = _show_all
 
 
 def _drawn(fig):
