@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 
-from helpers import lessons
+from helpers import lessons, records
 
 
 def program_cells(name, shared=True):
@@ -159,3 +159,46 @@ def depths(run, packages):
     finally:
         sys.setprofile(None)
     return deepest
+
+
+def first_reading(cells):
+    """Return the cells of a notebook that come before its `going-deeper`; all of them if it has none."""
+    return list(itertools.takewhile(lambda cell: cell.id != "going-deeper", cells))
+
+
+def words(cells):
+    """Return how many words there are in the texts among `cells`."""
+    return sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+
+
+def minutes(cells):
+    """Return how many minutes cells take: 200 words and 12 lines of code a minute, and one for the run."""
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    lines = sum(bool(line.strip()) for source in sources for line in source.splitlines())
+    return round(words(cells) / 200 + lines * 5 / 60 + 1)
+
+
+def _minutes(name):
+    """Yield the tool, the minutes of the first reading (None without one) and of the whole, by notebook."""
+    siblings = {f"{name}_{tool}": title for tool, title in records.TOOLS.items()}
+    single = (lessons.NOTEBOOKS / f"{name}.ipynb").is_file()
+    for stem, title in {name: None}.items() if single else siblings.items():
+        cells = lessons.cells(stem)
+        first = first_reading(cells)
+        yield title, minutes(first) if len(first) < len(cells) else None, minutes(cells)
+
+
+def minutes_line(name):
+    """Return the line in the Goal of a lesson, or of a single notebook, that says its minutes."""
+    if (lessons.NOTEBOOKS / f"{name}.ipynb").is_file():
+        ((_, first, whole),) = _minutes(name)
+        return f"**Minutes**: first reading {first}, whole {whole}."
+    tools = "; ".join(f"{title} {first}, {whole}" for title, first, whole in _minutes(name))
+    return f"**Minutes**, first reading and whole: {tools}."
+
+
+def minutes_range(name):
+    """Return what the map says of a lesson or a single notebook: "13–14, 22–24", or the whole alone."""
+    columns = [set(column) for column in zip(*[times for _, *times in _minutes(name)], strict=True)]
+    ends = [sorted({min(column), max(column)}) for column in columns if None not in column]
+    return ", ".join("–".join(map(str, pair)) for pair in ends)

@@ -80,14 +80,14 @@ def check(installed: dict[str, str] | None = None) -> None:
     """
     problems = findings(installed)
     if not problems:
-        print(f"Python, {len(pins())} packages, the data, the settings: everything is there, and new enough.")
+        print(f"Python, {len(pins())} packages, data, settings: everything is there and new enough.")
         return
     print("One thing to mend:" if len(problems) == 1 else f"{len(problems)} things to mend:")
     for number, (problem, remedy) in enumerate(problems, start=1):
         print(f"\n{number}. {problem}\n   {remedy}")
     if any(remedy.startswith("%") for _, remedy in problems):
-        print("\nRun each line that begins with % in a cell of its own. Then restart the kernel")
-        print("(menu Kernel, Restart Kernel), and let the check run again.")
+        print("\nRun each line that begins with % in a cell of its own. Then")
+        print("restart the kernel (menu Kernel, Restart Kernel), and check again.")
 
 
 def findings(installed: dict[str, str] | None = None) -> list[tuple[str, str]]:
@@ -176,7 +176,7 @@ def _packages(installed):
             lacking = True
             yield f"{name} is missing: {need}.", f"%pip install {name}=={pin}"
         elif Version(version) < Version(pin):
-            sentence = f"{name} {version} is too old: {need} in version {pin} or newer."
+            sentence = f"{name} {version} is too old: {need.removesuffix(' it')} {pin} or newer."
             yield sentence, f"%pip install {name}=={pin}"
         elif installed is None and not _is_there(name):
             sentence = f"{name} is damaged: it is listed as installed, but can't be found."

@@ -242,6 +242,12 @@ def pytest_collection_finish(session):
         config.one_run.start({name for item in session.items for name in needed(item)}, config.pluginmanager)
 
 
+def pytest_runtest_setup(item):
+    if isinstance(item, nbval.plugin.IPyNbCell):
+        masks = runner.FLOAT32 in item.cell.metadata.get("tags", ())
+        item.parent.sanitize_patterns = runner.MASKS if masks else {}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item):
     item.config.one_run.tell()

@@ -29,6 +29,10 @@ NOTEBOOKS = ROOT / "notebooks"
 SECONDS = ROOT / "data" / "seconds.json"  # what each notebook took when its timings were last written
 TIMING = "nbval-ignore-output"
 LAST_DIGITS = "last-digits"  # a picture of rounding errors, which differ from processor to processor
+FLOAT32 = "float32"  # figures, and a picture of them, that differ from processor to processor
+# Their masks, as nbval has them: a pattern, and what stands in its place. (Keras reports times, too.)
+TIMES = {r" *\b\d+(?:us|ms|s)\b": " TIME"}
+MASKS = TIMES | {r" *-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]\d+)?": " NUMBER"}
 # Each of these changes the last digits of sums, products or exponentials: threads split a sum
 # elsewhere, and every kind of processor has its own order of adding. A feature or a library that the
 # machine hasn't got is passed over in silence.
@@ -95,12 +99,17 @@ def execute(path, env=None, records_in=None, keep_errors=False, change=None):
         source = LAST_CELL.format(path.stem, str(records_in))
         notebook.cells.append(nbformat.v4.new_code_cell(source, id="last-cell"))
 
+    seconds = {}
+
     def leave_interrupts(notebook):
+        seconds["begin"] = time.perf_counter()
         # nbclient answers Ctrl-C by stopping the kernel, and then trips over its absence.
         with suppress(NotImplementedError, RuntimeError):  # Windows; another thread than the main one
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     def refuse_stderr(cell, cell_index, execute_reply):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            seconds.setdefault("picture", time.perf_counter() - seconds["begin"])
         for output in cell.outputs if execute_reply["content"]["status"] == "ok" else ():
             if output.get("name") == "stderr" and not keep_errors:
                 text = "\n    ".join(output.text.splitlines()[-8:])
@@ -145,6 +154,7 @@ def execute(path, env=None, records_in=None, keep_errors=False, change=None):
     if records_in:
         last = notebook.cells.pop()
         notebook.metadata["frameworks"] = "".join(output.get("text", "") for output in last.outputs).split()
+        notebook.metadata["picture"] = seconds.get("picture")  # the first one
     return _normalised(notebook)
 
 
@@ -216,17 +226,31 @@ def _normalised(notebook):
     return notebook
 
 
+def masked(text, masks=MASKS):
+    """Return a text with the masks in the places of figures in float32, or of times."""
+    for pattern, mask in masks.items():
+        text = re.sub(pattern, mask, text)
+    return text
+
+
 def _without_timings(notebook, words=False):
-    """The notebook as it is on every machine; with `words` it keeps what describes a picture of rounding."""
+    """The notebook as it is on every machine; with `words` it keeps what describes a picture of rounding,
+    and figures in float32."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
-        if TIMING in cell.metadata.get("tags", ()):
+        tags = cell.metadata.get("tags", ())
+        if TIMING in tags:
             cell.outputs = []
-        if LAST_DIGITS in cell.metadata.get("tags", ()):
+        if LAST_DIGITS in tags or (FLOAT32 in tags and not words):
             for output in cell.outputs:
                 output.get("data", {}).pop("image/png", None)
                 if not words:
                     output.get("metadata", {}).get("image/png", {}).pop("alt", None)
+        if FLOAT32 in tags:
+            for output in cell.outputs:
+                for part, key in ((output, "text"), (output.get("data", {}), "text/plain")):
+                    if key in part:
+                        part[key] = masked(part[key], TIMES if words else MASKS)
     return notebook
 
 
@@ -247,6 +271,7 @@ def run(names=None, timings=False):
         try:
             new = execute(path, records_in=records.FOLDER)
             del new.metadata["frameworks"]
+            picture = new.metadata.pop("picture")
         except NotebookError as error:
             failed = 1
             print(error, flush=True)
@@ -255,7 +280,9 @@ def run(names=None, timings=False):
         if changed:
             _write(path, nbformat.writes(new))
         took[path.stem] = round(time.perf_counter() - start)
-        print(f"{path.stem:32} {took[path.stem]:6} s  {'written' if changed else 'unchanged'}", flush=True)
+        word = "written" if changed else "unchanged"
+        first = f", first picture {picture:.1f} s" if picture else ""
+        print(f"{path.stem:32} {took[path.stem]:6} s{first}  {word}", flush=True)
     if timings:
         known = json.loads(SECONDS.read_text(encoding="utf-8")) if SECONDS.is_file() else {}
         _write(SECONDS, json.dumps(dict(sorted((known | took).items())), indent=1))

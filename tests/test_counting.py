@@ -2,10 +2,12 @@
 
 import functools
 
+import nbformat
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers import counting
+from helpers import counting, lessons
 
 OLD = "def f(x):\n    y = 2 * x\n    return y"
 
@@ -81,3 +83,28 @@ def test_callers_are_named_from_the_outside_inwards():
     ask(0)
     np.apply_along_axis(ask, 1, np.zeros((1, 2)))
     assert answers[0].endswith("ours") and answers[1].endswith("ours > numpy > ours")
+
+
+def test_minutes_of_the_first_reading_and_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "NOTEBOOKS", tmp_path)
+
+    def write(name, text, code, deeper=None):
+        cells = [new_markdown_cell("word " * text), new_code_cell("x = 1\n\n" * code)]
+        if deeper is not None:
+            cells += [new_markdown_cell("word " * deeper, id="going-deeper"), new_code_cell("# y")]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+
+    write("90_toy_numpy", 1000, 0, 400)
+    write("90_toy_keras", 1000, 12, 800)
+    write("90_toy_pytorch", 1000, 24, 400)
+    write("91_start", 200, 6, 200)
+    write("92_all", 400, 24)
+    assert counting.minutes_line("90_toy") == (
+        "**Minutes**, first reading and whole: NumPy 6, 8; Keras 7, 11; PyTorch 8, 10."
+    )
+    assert counting.minutes_range("90_toy") == "6–8, 8–11"
+    write("90_toy_numpy", 1200, 12, 600)
+    write("90_toy_keras", 1200, 12, 600)
+    assert counting.minutes_range("90_toy") == "8, 10–11"
+    assert counting.minutes_line("91_start") == "**Minutes**: first reading 2, whole 4."
+    assert (counting.minutes_range("91_start"), counting.minutes_range("92_all")) == ("2, 4", "5")

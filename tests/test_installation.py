@@ -44,7 +44,7 @@ def set_version(monkeypatch, package, version):
 def test_a_good_installation_is_one_line_without_versions_or_paths(capsys):
     out = report(capsys)
     count = len(installation.pins())
-    assert out == f"Python, {count} packages, the data, the settings: everything is there, and new enough.\n"
+    assert out == f"Python, {count} packages, data, settings: everything is there and new enough.\n"
 
 
 def test_newer_packages_and_builds_are_good(monkeypatch, capsys):

@@ -244,7 +244,7 @@ def opened(page, tmp_path_factory):
         page.goto(lab.address)
         page.wait_for_function(
             """() => window.jupyterapp && (window.panels = [...jupyterapp.shell.widgets('main')]).length == 3
-                && panels.every(panel => panel.context?.isReady && panel.content.widgets.length > 100
+                && panels.every(panel => panel.context?.isReady && panel.content.widgets.length > 50
                     && panel.content.widgets.every(cell => cell.node.isConnected)
                     && panel.sessionContext.session?.kernel?.status == 'idle')"""
         )
@@ -378,4 +378,48 @@ def test_one_notebook_is_shown_alone(page, tmp_path):
         page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context?.isReady")
         panels = "[...jupyterapp.shell.widgets('main')].map(panel => panel.context.path)"
         assert page.evaluate(panels) == ["03_mlp_keras.ipynb"]
+        page.goto("about:blank")
+
+
+def without_outputs(path):
+    book = json.loads(path.read_text(encoding="utf-8"))
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    return book
+
+
+@pytest.mark.makers
+def test_solutions_stay_shut_when_all_is_run(page, tmp_path):
+    name = "01_matmul_numpy.ipynb"
+    with Lab(tmp_path, name) as lab:
+        path = lab.notebooks / name
+        before = without_outputs(path)
+        path.write_text(json.dumps(before), encoding="utf-8")
+        page.goto(lab.address)
+        page.wait_for_function(
+            """() => (window.panel = window.jupyterapp?.shell.currentWidget)?.context?.isReady
+                && panel.sessionContext.session?.kernel?.status == 'idle'"""
+        )
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_function(
+            """panel.content.widgets.every(cell => cell.model.type != 'code' || cell.model.executionCount)
+                && panel.sessionContext.session.kernel.status == 'idle'"""
+        )
+        page.evaluate("panel.context.save()")
+        page.wait_for_function("!panel.context.model.dirty")
+        assert without_outputs(path)["cells"] == before["cells"]
+        assert b'execution_count": 1' in path.read_bytes(), "not saved"
+
+        shown = """end => panel.content.widgets.filter(cell => cell.model.id.endsWith(end)).map(cell =>
+            ['.jp-InputArea', '.jp-OutputArea-output'].map(part =>
+                cell.node.querySelector(part)?.checkVisibility() ?? false))"""
+        assert page.evaluate(shown, "-solution") == [[False, False]] * 3
+        page.get_by_text("1 cell hidden").last.click()  # what one sees; and the arrow, when one points there
+        assert page.evaluate(shown, "-solution") == [[False, False]] * 2 + [[True, True]]
+        for heading in page.locator(".jp-MarkdownCell:has(.jp-mod-collapsed)").all()[::-1]:
+            heading.hover()
+            heading.locator(".jp-collapseHeadingButton").click()
+        assert page.evaluate(shown, "-solution") == [[True, True]] * 3
         page.goto("about:blank")

@@ -1,5 +1,6 @@
 """The notebooks as files: siblings stand side by side, and what is committed is clean."""
 
+import ast
 import base64
 import re
 from statistics import median
@@ -7,15 +8,29 @@ from statistics import median
 import nbformat
 import pytest
 
-from helpers import ROOT, runner
+from helpers import ROOT, counting, runner
 from helpers.records import TOOLS
 
 PATHS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 SIBLING = re.compile(rf"(\d\d_\w+)_({'|'.join(TOOLS)})")
 LESSONS = sorted({match[1] for name in PATHS if (match := SIBLING.fullmatch(name))})
-FIRST = ["Goal", "Setup"]
-LAST = ["Check", "Measure", "What the tool did for us", "Exercises", "Key points"]
-TIMING, LAST_DIGITS = runner.TIMING, runner.LAST_DIGITS
+START = "00_start_here"
+REBUILT = [name for name in PATHS if name < "20"]  # the comparisons keep their widths and their solutions
+# The headings and their cells' ids: the lesson's own stand between the two rows, and after the second.
+FIRST = {"Goal": "goal", "Setup": "setup", "Data": "data", "In short": "in-short"}
+THEN = {
+    "Check": "check",
+    "What the tool did for us": "ledger",
+    "Key points": "key-points",
+    "Exercises": "exercises",
+    "Where next": "where-next",
+    "Going deeper": "going-deeper",
+    "Measure": "measure",
+}
+MARK = "*The first reading ends here.*"
+FOLD = {"jp-MarkdownHeadingCollapsed": True, "tags": ["shared"]}
+WIDTH = 72
+TIMING, LAST_DIGITS, FLOAT32 = runner.TIMING, runner.LAST_DIGITS, runner.FLOAT32
 TIMED_TABLES = ("verdict-table", "guide-table")  # lesson 22's, with rows on what was timed above them
 
 
@@ -51,9 +66,30 @@ def shared(notebook):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_siblings_have_the_same_headings(lesson):
     first, *others = [headings(read(f"{lesson}_{tool}")) for tool in TOOLS]
-    assert first[: len(FIRST)] == FIRST and first[-len(LAST) :] == LAST
+    start = first.index("Check")
+    assert first[: len(FIRST)] == [*FIRST] and first[start : start + len(THEN)] == [*THEN]
+    assert start > len(FIRST), "no heading of its own"
     for other in others:
         assert other == first
+
+
+@pytest.mark.parametrize("name", REBUILT)
+def test_headings_stand_in_cells_of_their_own_names(name):
+    cells = read(name).cells
+    assert cells[0].id == "title"
+    named = {cell.source.splitlines()[0][3:]: cell.id for cell in cells if cell.source.startswith("## ")}
+    known = FIRST | THEN
+    assert {heading: named[heading] for heading in named if heading in known} == {
+        heading: known[heading] for heading in named if heading in known
+    }
+
+
+@pytest.mark.parametrize("name", REBUILT)
+def test_the_end_of_the_first_reading_is_marked(name):
+    cells = counting.first_reading(read(name).cells)
+    (marked,) = (cell for cell in read(name).cells if MARK in cell.source)
+    assert marked == cells[-1] and marked.source.splitlines()[-1] == MARK
+    assert len(cells) < len(read(name).cells) and (marked.id == "where-next" or name == START)
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -73,21 +109,58 @@ def test_a_cell_that_stands_in_all_siblings_and_is_not_shared_differs(lesson):
             assert len({group[name].source for group in cells}) > 1, f"{name} is the same: tag it shared"
 
 
+def asked(text):
+    """The names in backticks that an exercise says to hand in, with their arguments if they have some."""
+    text = re.sub(r"(?<= )\(.*?\)", "", text)  # remarks
+    lines = [line.partition("Hand in")[2] for line in text.splitlines() if "Hand in" in line]
+    found = [re.findall(r"`([a-z]\w*)(?:\((.*?)\))?`", line, re.IGNORECASE) for line in lines]
+    return {name: tuple(re.findall(r"\w+", arguments)) for line in found for name, arguments in line}
+
+
+def defined(source):
+    """The names that a source defines, but not inside a function, with their arguments if they have some."""
+    found, nodes = {}, [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = tuple(each.arg for each in node.args.args)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found[node.id] = ()
+        else:
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_siblings_ask_the_same_exercises_and_solve_them(lesson):
     ids = []
     for tool in TOOLS:
-        cells = [cell for heading, cell in sections(read(f"{lesson}_{tool}")) if heading == "Exercises"]
-        ids.append([cell.id for cell in cells if cell.id.startswith("exercise-")])
-        for task in [
-            cell for cell in cells if cell.cell_type == "markdown" and cell.id.startswith("exercise-")
-        ]:
-            solution = next(cell for cell in cells if cell.id == f"{task.id}-solution")
-            assert "solution" in tags(solution) and solution.metadata["jupyter"] == {
-                "source_hidden": True,
-                "outputs_hidden": True,
-            }
+        book = read(f"{lesson}_{tool}")
+        code = [
+            cell.source for cell in book.cells if cell.cell_type == "code" and "solution" not in tags(cell)
+        ]
+        given = set().union(*map(defined, code))
+        _, *found = [cell for heading, cell in sections(book) if heading == "Exercises"]
+        cells = {cell.id: cell for cell in found}
+        ids.append([*cells])
+        tasks = [name for name in cells if not name.endswith(("-start", "-heading", "-solution"))]
+        parts = [task + part for task in tasks for part in ("", "-start", "-heading", "-solution")]
+        assert ids[-1] == [name for name in parts if name in cells or not name.endswith("-start")]
+        for task in tasks:
+            text, solution = cells[task].source, cells[f"{task}-solution"]
+            assert text.startswith("### "), task
+            assert re.search(r"NumPy \d+, Keras \d+, PyTorch \d+ minutes", text), task
+            # What is folded ends at the next heading of this rank or a higher one: the next exercise.
+            fold = cells[f"{task}-heading"]
+            assert (fold.cell_type, fold.source, fold.metadata) == ("markdown", "#### Solution", FOLD)
+            assert "solution" in tags(solution) and "jupyter" not in solution.metadata
             assert solution.outputs
+            names, mine = asked(text), defined(solution.source)
+            # Besides what is to hand in, there are arguments, and what the notebook has given.
+            other = given.union(*names.values()) - mine.keys()
+            assert names.keys() - other and names.keys() <= mine.keys() | other, task
+            for name in names:
+                assert names[name] in ((), mine.get(name)), f"{task}: the arguments of {name}"
     assert ids[0] == ids[1] == ids[2]
     assert {"exercise-predict", "exercise-modify", "exercise-build"} <= set(ids[0])
 
@@ -139,7 +212,10 @@ def test_no_trace_of_machine_or_moment(name):
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert "version" not in notebook.metadata["language_info"]
     for cell in notebook.cells:
-        assert set(cell.metadata) <= {"tags", "jupyter"}, cell.id
+        known = {"tags", "jp-MarkdownHeadingCollapsed"} if cell.cell_type == "markdown" else {"tags"}
+        known |= {"play"} if "parameters" in tags(cell) else set()
+        known |= {"jupyter"} if "solution" in tags(cell) and name not in REBUILT else set()
+        assert set(cell.metadata) <= known, cell.id
         texts = [cell.source]
         for output in cell.get("outputs", []):
             texts += [str(output.get("text", "")), *map(str, output.get("data", {}).values())]
@@ -150,9 +226,10 @@ def test_no_trace_of_machine_or_moment(name):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_no_cell_tells_the_judge_to_look_away(name):
-    known = {"shared", "program", "solution", "parameters", TIMING, LAST_DIGITS}
+    known = {"shared", "program", "solution", "parameters", "in-short", TIMING, LAST_DIGITS, FLOAT32}
+    assert sum(FLOAT32 in tags(cell) for cell in read(name).cells) <= 5
     for cell in read(name).cells:
-        assert set(tags(cell)) <= known, cell.id
+        assert set(tags(cell)) <= known | ({"report"} if "in-short" in tags(cell) else set()), cell.id
         if cell.cell_type == "code":
             assert not re.search(r"NBVAL|PYTEST_VALIDATE", cell.source, re.IGNORECASE), cell.id
 
@@ -186,6 +263,49 @@ def test_cells_are_small(name):
             assert not lines[-1].endswith(";"), cell.id
             sizes.append(len(lines))
     assert median(sizes) <= 8
+
+
+@pytest.mark.parametrize("name", REBUILT)
+def test_notebooks_are_short(name):
+    cells = read(name).cells
+    first = counting.first_reading(cells)
+    if name == START:
+        assert len(cells) <= 70
+        return
+    assert len(cells) <= 90 and counting.words(cells) <= (2500 if name.startswith("03") else 2400)
+    assert len(first) <= 60 and counting.words(first) <= 1600
+
+
+@pytest.mark.parametrize("name", REBUILT)
+def test_setup_cells_are_short(name):
+    for heading, cell in sections(read(name)):
+        if heading == "Setup" and cell.cell_type == "code":
+            assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 10, cell.id
+
+
+@pytest.mark.parametrize("name", REBUILT)
+def test_lines_are_narrow(name):
+    for cell in read(name).cells:
+        if cell.cell_type == "code":
+            outputs = [] if "report" in tags(cell) else cell.outputs
+            shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+            lines = [line for text in (cell.source, *shown) for line in text.splitlines()]
+            assert [line for line in lines if len(line) > WIDTH] == [], cell.id
+
+
+@pytest.mark.parametrize("name", [START, *LESSONS])
+def test_the_goal_says_how_many_minutes(name):
+    for path in runner.paths([name]):
+        (goal,) = (cell.source for cell in read(path.stem).cells if cell.id == "goal")
+        assert goal.splitlines()[-1] == counting.minutes_line(name), path.stem
+
+
+@pytest.mark.parametrize("name", sorted({runner.lesson(name) for name in PATHS}))
+def test_the_map_says_how_many_minutes(name):
+    (table,) = (cell.source for cell in read(START).cells if cell.id == "map")
+    link = f"({runner.paths([name])[0].name})"
+    (row,) = (row for row in table.splitlines() if row.startswith("|") and link in row)
+    assert f"| {counting.minutes_range(name)} |" in row
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -166,6 +166,24 @@ def test_pictures_of_last_digits_may_differ_and_nothing_else():
     assert runner.differences(book("AAAA"), book("AAAA", text="2"))
 
 
+def test_figures_in_float32_may_differ_by_their_digits():
+    def book(text="loss 0.5 - 9ms/step", png="AAAA", tag=runner.FLOAT32):
+        cell = new_code_cell("f()", id="fit", metadata={"tags": [tag]})
+        data = {"image/png": png, "text/plain": text}
+        shown = nbformat.v4.new_output("display_data", data=data)
+        cell.outputs = [nbformat.v4.new_output("stream", text=text), shown]
+        return new_notebook(cells=[cell])
+
+    other = "loss 12.25 - 800us/step"
+    assert runner.differences(book(), book(other, "BBBB")) == []
+    assert runner.differences(book(), book("lost 0.5 - 9ms/step"))
+    assert runner.differences(book(tag="shared"), book(other, tag="shared"))
+    # `run` writes other digits and another picture, and leaves the file alone when only a time differs.
+    assert runner._same(book(), book("loss 0.5 - 8ms/step"), words=True)
+    assert not runner._same(book(), book("loss 0.6 - 9ms/step"), words=True)
+    assert not runner._same(book(), book(png="BBBB"), words=True)
+
+
 def test_unknown_names_say_what_there_is(folder):
     write(folder, "1")
     with pytest.raises(SystemExit, match="there are: 90_tiny"):

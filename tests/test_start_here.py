@@ -1,11 +1,15 @@
-"""The page that a reader opens first: its map is complete, and it needs no framework."""
+"""The page that a reader opens first: its map is complete, what it says is so, and it needs no framework."""
 
 import os
 import re
+import sys
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import test_formulas
 
-from helpers import ROOT, installation, lessons, runner
+from helpers import ROOT, installation, lessons, plotting, records, runner
 
 LESSONS = ("00_start_here",)
 
@@ -39,11 +43,29 @@ def headings(name):
     return {title.replace(" ", "-") for title in re.findall(r"^## (.+)$", text(name), re.MULTILINE)}
 
 
+def source(name, cell_id):
+    (found,) = (cell.source for cell in lessons.cells(name) if cell.id == cell_id)
+    return found
+
+
 def rows():
     """Each row of the map: the minutes, and the notebooks it links."""
-    (table,) = (cell.source for cell in lessons.cells("00_start_here") if cell.id == "map")
-    for row in re.findall(r"^\| \d+ .*$", table, re.MULTILINE):
-        yield int(re.search(r"\| (\d+) \| \[", row)[1]), re.findall(r"\]\((\w+)\.ipynb\)", row)
+    for row in re.findall(r"^\| \d+\. .*$", source("00_start_here", "map"), re.MULTILINE):
+        _, said, _ = row.strip("| ").split(" | ")
+        yield said, re.findall(r"\]\((\w+)\.ipynb\)", row)
+
+
+def minutes(names):
+    """The minutes that notebooks say in their Goals, "13–14, 22–24"; of an older page, one number."""
+    said = set()
+    for name in names:
+        goal = source(name, "goal")
+        title = records.TOOLS.get(name.rpartition("_")[2], "first reading")
+        found = re.search(rf"\*\*Minutes\*\*.*\b{title} (\d+), (?:whole )?(\d+)", goal)
+        said.add(found.groups() if found else re.search(r"about (\d+) minutes to read", goal).groups())
+    columns = [sorted(map(int, column)) for column in zip(*said, strict=True)]
+    ends = [dict.fromkeys((column[0], column[-1])) for column in columns]
+    return ", ".join("–".join(map(str, pair)) for pair in ends)
 
 
 def test_the_map_links_every_notebook_once():
@@ -61,14 +83,158 @@ def test_every_link_leads_somewhere():
 
 
 def test_the_minutes_are_those_that_the_lessons_say():
-    for minutes, names in rows():
-        for name in names:
-            assert f"about {minutes} minutes to read" in text(name), name
+    assert {names[0]: said for said, names in rows()} == {names[0]: minutes(names) for _, names in rows()}
+
+
+def section(name, heading):
+    """The cells of a notebook under a heading."""
+    found = []
+    for cell in lessons.cells(name):
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            current = cell.source.splitlines()[0][3:]
+        found += [cell] if cell.id != "title" and current == heading else []
+    return found
 
 
 def test_an_hour_is_an_hour():
-    (hour,) = re.findall(r"\*\*One hour\.\*\*.*\n?.*", text("00_start_here"))
-    assert sum(int(minutes) for minutes in re.findall(r"\((\d+)(?: minutes)?\)", hour)) == 60
+    (hour,) = re.findall(r"\*\*One hour\.\*\*.*", text("00_start_here"))
+    here, *there = map(int, re.findall(r"\((\d+) minutes\)", hour))
+    (first,) = (said.split(", ")[0] for said, names in rows() if names == ["00_start_here"])
+    assert here == int(first) and 40 <= here + sum(there) <= 55
+    for heading, said in zip(("In short", "What the tool did for us"), there, strict=True):
+        # By the rule of the lessons' minutes: 200 words or 12 lines of code in one.
+        cells = [cell for tool in records.TOOLS for cell in section(f"03_mlp_{tool}", heading)]
+        words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+        sources = [cell.source for cell in cells if cell.cell_type == "code"]
+        lines = sum(bool(line.strip()) for source in sources for line in source.splitlines())
+        assert words and abs(words / 200 + lines / 12 - said) <= 1.5, heading
+
+
+# What the page says of itself.
+
+UNTIL_FRAMEWORKS = ("setup-imports", "library-data", "constants", "library-functions")
+DISPLAY = re.compile(r"\$\$(.+?)\$\$")
+BROKEN = {"w - y": "y - w", r"\frac{2}{n}": r"\frac{1}{n}", "X w": "X y", r"X^\top (X w - y)": "(X w - y)"}
+
+
+def equation_and_line(latex):
+    """What the equation of the gradient says, and what its line computes, from the same random arrays."""
+    page = lessons.load("00_start_here", also=UNTIL_FRAMEWORKS)
+    rng = np.random.default_rng(0)
+    X, y, w = (rng.uniform(0.3, 1.7, shape) for shape in ((5, 2), (5, 1), (2, 1)))
+    page.update(X=X, y=y)
+    equation = test_formulas.Reader(latex)
+    assert equation.left == "dw"
+    said = test_formulas.value(equation, equation.sides[0], {"n": 5, "X": X, "y": y, "w": w})
+    return said, page["gradient"](w)
+
+
+def test_the_equation_says_what_its_line_computes():
+    (latex,) = DISPLAY.findall(text("00_start_here"))
+    np.testing.assert_allclose(*equation_and_line(latex), rtol=1e-12)
+
+
+@pytest.mark.parametrize("old", BROKEN)
+def test_a_broken_equation_is_noticed(old):
+    (latex,) = DISPLAY.findall(text("00_start_here"))
+    assert latex.count(old) == 1
+    try:
+        said, computed = equation_and_line(latex.replace(old, BROKEN[old]))
+    except ValueError:
+        return  # the shapes don't fit
+    assert said.shape != computed.shape or not np.allclose(said, computed)
+
+
+STOPS = {
+    "NumPy": "spectrum-numpy",
+    "PyTorch tensors": "spectrum-tensors",
+    "autograd": "spectrum-autograd",
+    "`nn.Module`": "spectrum-module",
+    "custom Keras loop": "spectrum-loop",
+    "`fit`": "spectrum-fit",
+}
+
+
+def spectrum():
+    """What the table says: {stop: {stage: owner}}."""
+    lines = re.findall(r"^\| [\w`].*$", source("00_start_here", "spectrum"), re.MULTILINE)
+    (_, _, *stages), *table = [line.strip("| ").split(" | ") for line in lines]
+    return {stop: dict(zip(stages, owners, strict=True)) for stop, _, *owners in table}
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """The page up to the spectrum, and a list of (stage, who asks) to which each call of a tool is noted."""
+    keras, tf, torch = map(pytest.importorskip, ("keras", "tensorflow", "torch"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    width, asked = keras.config.floatx(), []
+
+    def note(stage, owner, name):
+        real = getattr(owner, name)
+
+        def noted(*arguments, **named):
+            caller = sys._getframe(1).f_globals["__name__"]
+            asked.append((stage, "on request" if caller == "00_start_here" else "the tool's"))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    defines = ("callers-define", "callers-imports", "callers-pytorch-define", "callers-keras-define")
+    page = lessons.load("00_start_here", also=("setup-check", *UNTIL_FRAMEWORKS, *defines))
+    note("gradient", torch.autograd, "grad")
+    note("gradient", tf.GradientTape, "gradient")
+    note("update", keras.optimizers.SGD, "apply")
+    note("loop", keras.Model, "fit")
+    begin = page["start"]
+    page["start"] = lambda: asked.append(("weights", "ours")) or begin()
+    page |= {"answers": [], "after": {}}
+    yield page, asked
+    keras.config.set_floatx(width)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_the_spectrum_says_who_does_what(page, stop):
+    page, asked = page
+    exec(source("00_start_here", STOPS[stop]), page)  # alone: it needs nothing of another witness
+    assert [*page["after"]] == [stop.strip("`")]
+    owners = dict(asked)
+    # Nobody else makes weights, and no line of ours turns the loop, where these calls are missing or made.
+    owners = {"weights": "the tool's", "gradient": "ours", "update": "ours", "loop": "ours"} | owners
+    if ("loop", "on request") in asked:
+        owners["loop"] = "the tool's"
+    assert spectrum()[stop] == owners
+
+
+def test_every_stop_has_a_witness():
+    assert [*spectrum()] == [*STOPS]
+
+
+def test_green_and_pale_are_as_the_page_says():
+    fig, ax = plt.subplots()
+    plotting.call_stacks(ax, {"a": [("ours", "main"), ("torch", "call")]})
+    ours, theirs = (patch.get_facecolor() for patch in ax.patches)
+    plt.close(fig)
+    looks = {"Green": max(ours) == ours[3] == 1 and max(ours[:3]) == ours[1], "pale": theirs[3] < 0.5}
+    said = re.search(r"(\w+) storeys are ours, (\w+) ones are somebody else's", text("00_start_here"))
+    assert said and [looks.get(word) for word in said.groups()] == [True, True]
+
+
+def test_the_solutions_are_right(ran):
+    printed = {
+        cell.id: "".join(output.get("text", "") for output in cell.outputs)
+        for cell in ran("00_start_here").notebook.cells
+        if cell.id.endswith("-solution")
+    }
+    # The error is multiplied by the same matrix at every step.
+    X, y = np.array([[1, 0], [1, 1], [1, 2]]), np.array([1, 3, 5])
+    hessian = 2 / 3 * X.T @ X
+    turn, off = np.eye(2) - 0.3 * hessian, -np.linalg.solve(hessian, 2 / 3 * X.T @ y)
+    sizes = [np.abs(hessian @ np.linalg.matrix_power(turn, k) @ off).max() for k in range(100)]
+    steps = next(k for k, size in enumerate(sizes) if size <= 0.001)
+    assert printed["exercise-modify-solution"] == f"the script stops after {steps} steps\n"
+    assert printed["exercise-build-solution"] == f"it stops after {steps} steps\n"
+    stacks = printed["exercise-predict-solution"].split("sorted:")
+    assert ["numpy" in stack for stack in stacks] == [True, False]
 
 
 @pytest.fixture
@@ -88,8 +254,9 @@ def test_this_page_runs_without_frameworks(without_frameworks):
     pins = installation.pins()
     assert printed["setup-check"].startswith("3 things to mend:")
     assert all(f"%pip install {name}=={pins[name]}" in printed["setup-check"] for name in installation.TITLES)
-    assert printed["callers-pytorch-run"].startswith("PyTorch is not installed")
-    assert printed["callers-keras-run"].startswith("Keras and TensorFlow are not installed")
+    assert "PyTorch is not installed" in printed["callers-imports"]
+    assert "Keras and TensorFlow are not installed" in printed["callers-imports"]
+    assert printed["callers-pytorch-run"] == printed["callers-keras-run"] == ""
     assert printed["spectrum-check"].split() == ["NumPy", "[1.8", "2.6]", "within", "1e-14"]
 
 

@@ -55,6 +55,15 @@ PAGES = {
     ),
     "94_view": ([("check", CHECK.format("x[:2], x[0:2]"), SUMS)], {ONE}),
     "95_constants": ([("check", CHECK.format("0 * x, np.zeros(3)"), SUMS)], {ONE}),
+    # What nbval masks, and where: the numbers and times of a cell with the tag, and nothing else.
+    "97_float32": (
+        [
+            ("float32", "print('loss 10.51, 3ms/step - 1e-05')", "loss 9.52, 17us/step - 2.5\n"),
+            ("float32-word", "print('loss 0.5')", "lost 0.5\n"),
+            ("float64", "print('loss 0.51')", "loss 0.52\n"),
+        ],
+        {"float32-word", "float64"},
+    ),
     "96_wide": (
         [("check", CHECK.format("x + 1e-9, x, limit=1e-6"), "sums: within 1e-06\n")],
         {"test_bounds_are_not_wide"},
@@ -87,6 +96,7 @@ def failures(tmp_path_factory):
         book = new_notebook(cells=[new_code_cell(source, id=cell_id) for cell_id, source, _ in cells])
         for count, (cell, (_, _, text)) in enumerate(zip(book.cells, cells, strict=True), start=1):
             cell.execution_count = count
+            cell.metadata["tags"] = ["float32"] * cell.id.startswith("float32")
             with pytest.MonkeyPatch.context() as monkeypatch:
                 cell.outputs = [new_output("stream", text=text) if text is not None else picture(monkeypatch)]
         nbformat.write(book, folder / "notebooks" / f"{name}.ipynb")
@@ -229,6 +239,7 @@ def test_names_stand_for_a_page_or_a_lesson(monkeypatch, capfd):
 COMMANDS = {
     ".ci/run",
     "python -m helpers check",
+    "python -m helpers check --play ${{ matrix.lesson }}",
     "python -m helpers test",
     "python -m pip install -e '.[keras,pytorch,test]'",
     "python -m pip install -r requirements.txt",
