@@ -58,7 +58,7 @@ def test_names_and_constructs():
 
 def test_program_cells():
     every = counting.program_cells("03_mlp_numpy")
-    assert list(every["Model"]) == ["model-softmax", "model-forward"]
+    assert list(every["Model"]) == ["data-start", "model-forward"]
     assert "data-arrays" in every["Same start"]
     assert "data-arrays" not in counting.program_cells("03_mlp_numpy", shared=False).get("Same start", {})
 
