@@ -165,7 +165,7 @@ FINITE_DIFFERENCES = {  # the program's last cell, what else the check needs, an
     "keras": ("loss-define", ["model-run"], {"return [g.numpy()": "return [1.001 * g.numpy()"}),
     "pytorch": (
         "loss-define",
-        [],
+        ["model-run"],
         {"loss_fn(probe(X), y).backward()": "(1.001 * loss_fn(probe(X), y)).backward()"},
     ),
 }

@@ -130,10 +130,9 @@ def run_cell(name, cell_id, namespace):
 def asked(kind):
     """Return a stand-in for a timer of lesson 3 that answers with what it was asked for."""
 
-    def timer(dtype, optimizer="sgd", size=32, **options):
-        return SimpleNamespace(
-            kind=kind, dtype=dtype, adam="adam" in str(optimizer).lower(), size=size, **options
-        )
+    def timer(dtype, optimizer="sgd", size=32, make_optimizer=None, **options):
+        adam = "adam" in str(make_optimizer or optimizer).lower()
+        return SimpleNamespace(kind=kind, dtype=dtype, adam=adam, size=size, **options)
 
     return timer
 
