@@ -58,10 +58,9 @@ def test_names_and_constructs():
 
 def test_program_cells():
     every = counting.program_cells("03_mlp_numpy")
-    assert list(every["Model"]) == ["model-softmax", "model-forward"]
-    assert "data-load" in every["Data"] and "data-load" not in counting.program_cells(
-        "03_mlp_numpy", shared=False
-    ).get("Data", {})
+    assert list(every["Model"]) == ["data-start", "model-forward"]
+    assert "data-arrays" in every["Same start"]
+    assert "data-arrays" not in counting.program_cells("03_mlp_numpy", shared=False).get("Same start", {})
 
 
 def test_code_of_a_class_and_a_function():

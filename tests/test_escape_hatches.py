@@ -44,7 +44,7 @@ BROKEN = (
     ),
     ("gradient penalty", "PyTorch", "(S**2).sum(dim=1)", "(S.detach() ** 2).sum(dim=1)"),
     ("two optimizers", "NumPy", "beta1=BETAS[0]", "beta1=0.9"),
-    ("two optimizers", "Keras", "Adam(beta_1=BETAS[0],", "Adam("),
+    ("two optimizers", "Keras", "beta_1=BETAS[0], beta_2", "beta_2"),
     ("two optimizers", "PyTorch", "eps=EPSILON", "eps=1e-8"),
 )
 

@@ -14,11 +14,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from helpers import lessons
+from helpers import lessons, runner
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp")
-PAGES = [f"{lesson}_{tool}" for lesson in LESSONS for tool in TOOLS]
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "20_equality")
+PAGES = [f"{lesson}_{tool}" for lesson in LESSONS[:3] for tool in TOOLS] + ["20_equality"]
+# Of a page of all three tools, the section that is read: its cells' ids begin so.
+SECTION = {"20_equality": "swap"}
 
 # What an equation and its line call by different names. Lesson 3's `w` is any of the matrices W.
 LETTERS = {"eta": "learning_rate", "W": "w", "dW": "dw"}
@@ -32,8 +34,10 @@ WRAPPERS = {"constant", "from_numpy", "beta_type", "float"}
 DISPLAYED = {
     "01_matmul": "A B C Z1 dA",
     "02_gradient": "H a b c da db dc dx dy nabla s s_prime surface x y",
-    "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw m m_hat v v_hat w",
+    "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw w",
+    "20_equality": "m m_hat v v_hat w",
 }
+DISPLAYED["03_mlp_numpy"] = DISPLAYED["03_mlp"] + " m"  # where softmax takes off the largest logit
 
 
 # Reading LaTeX: the subset that the lessons use.
@@ -267,16 +271,18 @@ def values(lesson):
         draw("X", n, pixels), draw("W1", pixels, hidden), draw("b1", hidden), draw("Z1", n, hidden)
     elif lesson == "02_gradient":
         draw("a b c x y da db dc dx dy")
+    elif lesson == "20_equality":
+        draw("w g m v m_hat v_hat", 2, 3), draw("learning_rate epsilon t")
+        known |= {"beta1": 0.9, "beta2": 0.99}
     else:
         draw("X", n, pixels), draw("W1 dW1", pixels, hidden), draw("b1 db1", hidden)
         draw("W2 dW2", hidden, classes), draw("b2 db2", classes)
-        draw("Z1 A1 dZ1 dA1", n, hidden), draw("Z Z2 P dZ2", n, classes)
-        draw("w dw g m v m_hat v_hat", 2, 3), draw("learning_rate beta1 beta2 epsilon t h L")
+        draw("Z1 A1 dZ1 dA1", n, hidden), draw("Z2 P dZ2", n, classes)
+        draw("w dw m", 2, 3), draw("learning_rate h L")
         known["Z1"] -= known["Z1"][0, 0]  # of both signs, and one is 0
-        known["Z"] *= 1000  # e^Z overflows
         known["y"] = np.array([2, 0, 1, 1, 0])
         known["Y"] = np.eye(classes)[known["y"]]
-        known |= {"beta1": 0.9, "beta2": 0.99, "softmax": softmax}
+        known["softmax"] = softmax
     return known
 
 
@@ -448,7 +454,8 @@ def computed(lines, letter, known, used):
 def returned(functions, used, known):
     """What the functions return when they are called with the letters of an equation."""
     for parameters, function in functions:
-        given = {name.rstrip("12"): known[name] for name in used if name != "n"}
+        called = {name: name if name in parameters else name.rstrip("12") for name in used if name != "n"}
+        given = {called[name]: known[name] for name in called}
         if "y" in given:  # labels, of which the function gets the one-hot rows
             given["Y"] = np.eye(3)[given.pop("y")]
         if set(parameters) != set(given):
@@ -459,6 +466,8 @@ def returned(functions, used, known):
 def problem(equation, display, lesson, here, everywhere, cells):
     """What is wrong with an equation; None if it says what all do that it is compared with."""
     known, letter, side = values(lesson), equation.left, equation.sides[0]
+    if "Z2" in known and "m" in [each.left for each in display]:
+        known["Z2"] *= 1000  # e^Z2 overflows, unless the largest is taken off
     try:
         # What a neighbour says of a letter goes into this equation: m_i into P_ij.
         beside = {each.left: each for each in display if each.indices and each.left in letters(side, known)}
@@ -487,10 +496,10 @@ def problem(equation, display, lesson, here, everywhere, cells):
 
 def problems(page, cells, numpy_cells):
     """Each displayed equation of a page, and what is wrong with it (None: nothing)."""
-    lesson = page.rpartition("_")[0]
+    lesson = runner.lesson(page)
     # Siblings show the same equations, some of which only the NumPy notebook writes as lines.
     found = [(*line, True) for line in lines(numpy_cells, values(lesson))]
-    if not page.endswith("numpy"):
+    if cells is not numpy_cells:
         found += [(*line, False) for line in lines(cells, values(lesson))]
     program = [line for line in found if line[1]]
     for heading, display in equations(cells):
@@ -500,7 +509,10 @@ def problems(page, cells, numpy_cells):
 
 
 def pages(page):
-    return page, lessons.cells(page), lessons.cells(f"{page.rpartition('_')[0]}_numpy")
+    """A page, its cells, and those of the NumPy notebook, which has the lines."""
+    cells = [cell for cell in lessons.cells(page) if cell.id.startswith(SECTION.get(page, ""))]
+    alone = page in SECTION or page.endswith("numpy")
+    return page, cells, cells if alone else lessons.cells(f"{runner.lesson(page)}_numpy")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -512,13 +524,13 @@ def test_an_equation_says_what_its_line_does(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_no_equation_gets_lost(page):
     shown = {equation.left for equation, _ in problems(*pages(page))}
-    assert shown == set(DISPLAYED[page.rpartition("_")[0]].split())
+    assert shown == set(DISPLAYED.get(page, DISPLAYED[runner.lesson(page)]).split())
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_formula_in_a_sentence_is_right(page):
     name, cells, numpy_cells = pages(page)
-    lesson = name.rpartition("_")[0]
+    lesson = runner.lesson(name)
     known = values(lesson)
     program = [(*line, True) for line in lines(numpy_cells, known) if line[1]]
     for cell in cells:
@@ -533,16 +545,19 @@ def test_a_formula_in_a_sentence_is_right(page):
                     assert not problem(equation, [], lesson, program, program, []), latex
 
 
-def test_each_line_of_the_network_has_its_equation():
-    cells, known = lessons.cells("03_mlp_numpy"), values("03_mlp")
+@pytest.mark.parametrize("page", ["03_mlp_numpy", "20_equality"])
+def test_each_line_of_the_program_has_its_equation(page):
+    _, cells, _ = pages(page)
+    lesson = runner.lesson(page)
+    known = values(lesson)
     tables = [cell for cell in cells if cell.source.count("\n|") > 2]
-    shown = {None: set(DISPLAYED["03_mlp"].split())}
+    shown = {None: set(DISPLAYED[lesson].split())}
     # The table of the gradients has a row for each line of the model and of `backward`.
     shown["Gradients"] = {each.left for _, display in equations(tables) for each in display}
     shown["Model"] = shown["Gradients"]
     for heading, program, letter, line in lines(cells, known):
         if program and letters(line, known) and heading not in ("Setup", "Check"):
-            # Where Adam's epsilon stands, lesson 3 tells in words, and compares by its losses.
+            # Where Adam's epsilon stands, page 20 tells in words, and compares by its losses.
             assert letter in shown.get(heading, shown[None]) | {"epsilon"}, line
 
 
@@ -563,15 +578,15 @@ SLIPS = (
     ("03_mlp", "gradients", r"dZ_2 W_2^\top", "dZ_2 W_2"),  # a transpose
     ("03_mlp", "gradients", "(P - Y) / n", "(Y - P) / n"),  # a sign
     ("03_mlp", "gradients", "(P - Y) / n", "P - Y"),  # 1/n
-    ("03_mlp", "gradients-5-why", r"\sum_\text{rows}", r"\frac{1}{n} \sum_\text{rows}"),  # sum and mean
-    ("03_mlp", "gradients-4-why", "[Z_1 > 0]", "[Z_1 < 0]"),
+    ("03_mlp", "gradients-why", r"db_1 = \textstyle", r"db_1 = \textstyle\frac{1}{n}"),  # sum and mean
+    ("03_mlp", "gradients-why", "[Z_1 > 0]", "[Z_1 < 0]"),
     ("03_mlp", "model-softmax-why", r"\max_k", r"\min_k"),
     ("03_mlp", "loss", r"-\frac{1}{n}", r"\frac{1}{n}"),
     ("03_mlp", "update", r"W - \eta", r"W + \eta"),
-    ("03_mlp", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
-    ("03_mlp", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
+    ("20_equality", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
+    ("20_equality", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
-    ("03_mlp", "gradients-4", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
+    ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"da \cdot 2x", r"da \cdot x"),
     ("02_gradient", "own", r"1 + e^{-|x|}}", r"1 - e^{-|x|}}"),
     ("01_matmul", "by-hand", "B_{kj}", "B_{jk}"),
@@ -580,8 +595,8 @@ SLIPS = (
 
 @pytest.mark.parametrize(("lesson", "cell_id", "old", "new"), SLIPS, ids=[f"{s[1]}: {s[3]}" for s in SLIPS])
 def test_a_slip_is_noticed(lesson, cell_id, old, new):
-    cells = lessons.cells(f"{lesson}_numpy")
+    page, cells, _ = pages(lesson if lesson in SECTION else f"{lesson}_numpy")
     (cell,) = (cell for cell in cells if cell.id == cell_id)
     assert cell.source.count(old) == 1
     cell.source = cell.source.replace(old, new)
-    assert any(why for _, why in problems(f"{lesson}_numpy", cells, cells))
+    assert any(why for _, why in problems(page, cells, cells))

@@ -90,9 +90,11 @@ def networks():
     zeros = trained([np.zeros_like(array) for array in lesson["start"]])
     names = ("W1", "b1", "W2", "b2")
     still = [f"'{name}'" for name, array in zip(names, zeros, strict=True) if not array.any()]
-    sizes = [round((trained(lesson["start"], decay)[0] ** 2).sum().item(), 4) for decay in (0, 0.001)]
+    decays = [0, 0.001]
+    sizes = [round((trained(lesson["start"], decay)[0] ** 2).sum().item(), 4) for decay in decays]
+    modify = [decays[0], sizes[0], decays[1], sizes[1]]
     build = [accuracy(trained(lesson["start3"]))]
-    return {"predict": [accuracy(zeros), *still], "modify": sizes, "build": build}
+    return {"predict": [accuracy(zeros), *still], "modify": modify, "build": build}
 
 
 RIGHT = {
