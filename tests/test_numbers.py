@@ -28,7 +28,6 @@ EXCEPTIONS = {
     ("00_start_here", "map"): ("numbers of lessons", "20", "22"),
     ("01_matmul_*", "precision"): ("what float64 and float32 are", "64"),
     ("02_gradient_*", "numeric-picture-read"): ("what float64 is; a network to think of", "16", "100,000"),
-    ("02_gradient_*", "network*"): ("lesson 3's batch", "32"),
     ("03_mlp_*", "data"): ("the sizes of the data, which test_data compares", "1,000", "4,000"),
     ("03_mlp_*", "train"): ("10 epochs of 125 batches", "1,250"),
     ("20_equality", "ledger-distance-why"): ("what float32 is", r"2 \cdot 10^{-7}"),
