@@ -129,7 +129,7 @@ STOPS = {
     "PyTorch tensors": "spectrum-tensors",
     "autograd": "spectrum-autograd",
     "`nn.Module`": "spectrum-module",
-    "custom Keras loop": "spectrum-loop",
+    "optimizer, our loop": "spectrum-loop",
     "`fit`": "spectrum-fit",
 }
 
