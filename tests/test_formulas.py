@@ -566,9 +566,16 @@ def test_the_figures_beside_the_chain_rule_are_those_of_its_lines(tool):
     also = ["data-function", "hand-run"]
     lesson = lessons.load("02_gradient_numpy", until="constants", also=also)
     (table,) = (cell.source for cell in lessons.cells(f"02_gradient_{tool}") if cell.id == "hand")
-    beside = re.findall(r"\$(\w+) = [^$]*\$[^|]*\| ([\d.]+) \|", table)
+    beside = re.findall(r"\$(\w+) = [^$]*\$(?=[^|]*\| ([\d.]+) \|)", table)
     assert {letter for letter, _ in beside} == set("a b c y da db dc dx dy".split())
     assert all(float(figure) == lesson[letter] for letter, figure in beside)
+    # What each of the two paths brings to x.
+    shares = re.findall(r"along \$(\w)\$: \$([^$]+)\$ \| ([\d.]+) \|", table)
+    assert [letter for letter, *_ in shares] == ["a", "b"]
+    for _, share, figure in shares:
+        reader = Reader(f"dx = {share}")
+        assert evaluate(reader.sides[0], lesson) == float(figure), share
+    assert sum(float(figure) for *_, figure in shares) == lesson["dx"]
 
 
 # A slip each: lesson, cell, what stands there, what takes its place.
@@ -587,7 +594,7 @@ SLIPS = (
     ("20_equality", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
-    ("02_gradient", "hand", r"da \cdot 2x", r"da \cdot x"),
+    ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),
     ("02_gradient", "own", r"1 + e^{-|x|}}", r"1 - e^{-|x|}}"),
     ("01_matmul", "by-hand", "B_{kj}", "B_{jk}"),
 )
