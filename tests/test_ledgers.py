@@ -2,13 +2,16 @@
 
 import contextlib
 import inspect
+import os
 import re
+import subprocess
+import sys
 import weakref
 
 import numpy as np
 import pytest
 
-from helpers import lessons
+from helpers import ROOT, THREADS, lessons
 
 LESSONS = ("01_matmul", "02_gradient")
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
@@ -46,19 +49,43 @@ def noted(outside, inside):
     return "the tool's" if outside else "on request" if inside else "ours"
 
 
-def numpy_product(A, B):
-    from threadpoolctl import threadpool_info, threadpool_limits
+# What a tool says of its threads after the lines of Setup; TensorFlow says nothing, so its process is asked.
+SAYS_THREADS = {
+    "numpy": "import threadpoolctl; print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})",
+    "keras": "L = tf.ones((512, 512)); L @ L; import psutil; print(psutil.Process().num_threads())",
+    "pytorch": "print(torch.get_num_threads())",
+}
 
-    with threadpool_limits(1):
-        limited = {library["num_threads"] for library in threadpool_info()} == {1}
-    reserved = np.empty_like(A)
+
+def threads_are(tool):
+    """Whose it is to choose the threads: Setup asks for one, then for two, and that shows, or not."""
+    (setup,) = (cell.source for cell in lessons.cells(f"01_matmul_{tool}") if cell.id == "setup-imports")
+    started = []
+    for number in ("1", "2"):
+        source = re.sub(r'(setdefault\("OMP_NUM_THREADS", )"1"', rf'\1"{number}"', setup)
+        assert tool == "keras" or number in re.findall(r'"(\d)"', source)  # Keras's Setup asks by a helper
+        # OpenBLAS asks for its own variable first, so these are taken away where Setup's line asks.
+        env = {name: value for name, value in os.environ.items() if name not in THREADS}
+        env |= dict.fromkeys(THREADS, number) if tool == "keras" else {}
+        command = [sys.executable, "-c", f"{source}\n{SAYS_THREADS[tool]}"]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True))
+    one, two = (process.communicate(timeout=300)[0] for process in started)
+    assert one.strip() and two.strip()
+    return "on request" if one != two else "the tool's"
+
+
+def numpy_product(A, B):
+    reserved, holders = np.empty_like(A), sys.getrefcount(A)
+    again = A @ B
+    held = sys.getrefcount(A) > holders
+    assert again.shape == (2, 2)
     return {
         "checked the shapes": "the tool's" if refuses(np.matmul, A, np.ones((3, 2))) else "nobody",
         "converted the types": "the tool's" if not refuses(np.matmul, A.astype("float32"), B) else "ours",
         "allocated memory": "on request" if np.matmul(A, B, out=reserved) is reserved else "the tool's",
         "chose the algorithm": "the tool's" if refuses(np.matmul, A, B, algorithm="plain") else "ours",
-        "chose the threads": "on request" if limited else "the tool's",
-        "noted what a derivative needs": noted(False, hasattr(A @ B, "grad_fn")),
+        "chose the threads": threads_are("numpy"),
+        "noted what a derivative needs": noted(False, held),
         "chose the device": "the tool's" if refuses(A.to_device, "cuda") else "on request",
     }
 
@@ -74,29 +101,34 @@ def keras_product(A, B):
     outside = box @ B
     with tf.GradientTape(persistent=True) as tape:
         inside = box @ B
-    late = refuses(tf.config.threading.set_intra_op_parallelism_threads, 7)
+
+    def placed(name):
+        with tf.device(name):
+            return A @ B
+
+    tf.config.set_soft_device_placement(False)  # or TensorFlow takes another device, silently
+    put = [not refuses(placed, "CPU:0"), refuses(placed, "GPU:99")]
+    tf.config.set_soft_device_placement(True)
     types = "ours; in a Keras layer" if refuses(tf.matmul, halves, B) and converted else "the tool's"
     return {
         "checked the shapes": "the tool's" if refuses(tf.matmul, A, tf.ones((3, 2), "float64")) else "nobody",
         "converted the types": types,
         "allocated memory": "the tool's" if refuses(tf.matmul, A, B, out=box) else "on request",
         "chose the algorithm": "the tool's" if refuses(tf.matmul, A, B, algorithm="plain") else "ours",
-        "chose the threads": "the tool's" if late else "on request",
+        "chose the threads": threads_are("keras"),
         "noted what a derivative needs": noted(
             *(tape.gradient(y, box) is not None for y in (outside, inside))
         ),
-        "chose the device": "the tool's" if (A @ B).device else "nobody",  # we have named none
+        "chose the device": "on request" if all(put) else "the tool's",
     }
 
 
 def pytorch_product(A, B):
     import torch
 
-    threads, reserved = torch.get_num_threads(), torch.empty_like(A)
-    torch.set_num_threads(threads + 1)
-    set_by_us = torch.get_num_threads() == threads + 1
-    torch.set_num_threads(threads)
+    reserved = torch.empty_like(A)
     put = [(A.to(place) @ B.to(place)).device.type == place for place in ("meta", "cpu")]
+    put.append(refuses(A.to, "cuda:99"))
     products = (A @ B, A.clone().requires_grad_() @ B)
     return {
         "checked the shapes": "the tool's"
@@ -105,7 +137,7 @@ def pytorch_product(A, B):
         "converted the types": "ours" if refuses(torch.matmul, A.float(), B) else "the tool's",
         "allocated memory": "on request" if torch.matmul(A, B, out=reserved) is reserved else "the tool's",
         "chose the algorithm": "the tool's" if refuses(torch.matmul, A, B, algorithm="plain") else "ours",
-        "chose the threads": "on request" if set_by_us else "the tool's",
+        "chose the threads": threads_are("pytorch"),
         "noted what a derivative needs": noted(*(product.grad_fn is not None for product in products)),
         "chose the device": "on request" if all(put) else "the tool's",  # it stays where we put it
     }

@@ -183,7 +183,7 @@ def test_lesson_1_computes_its_rates_from_the_best_times(capsys):
     run_cell("01_matmul_numpy", "measure-run", lesson)
     printed = capsys.readouterr().out
     for words in (
-        "at most 5 GFLOP/s",
+        "ran at 5 GFLOP/s",
         "same time at n = 4\n",
         "reaches 0.010 GFLOP/s, 500 times less",
         "need 29 minutes, the tool 3.44 seconds",
@@ -197,7 +197,7 @@ def test_lesson_1_computes_its_rates_from_the_best_times(capsys):
 def calls_of_lessons_1_and_2(tool):
     """Return what each call that lessons 1 and 2 time returns, as lists of arrays by label, by cell."""
     one = lessons.load(f"01_matmul_{tool}", also=["measure-tool", "measure-define"])
-    one |= {"limit": 1.0}
+    one |= {"peak": 1.0}
     found = {"measure-define": {name: _arrays(one[name](48)()) for name in ("tool_call", "loop_call")}}
     for cell in ("measure-small", "measure-types"):
         calls = run_cell(f"01_matmul_{tool}", cell, one).calls
