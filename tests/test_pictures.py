@@ -48,8 +48,9 @@ def said(output):
 
 
 def drawn_in(output, tags):
-    """What is drawn, less its numbers; of timings less the number of threads, which is the machine's."""
+    """What is drawn, less its numbers; less those in words, too, where they are a run's or the machine's."""
     text = "\n".join(said(output).get("drawn", ()))
+    text = runner.masked(text) if runner.FLOAT32 in tags else text
     return re.sub(r"\d+ threads?", "threads", text) if runner.TIMING in tags else text
 
 
