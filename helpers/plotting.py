@@ -277,6 +277,7 @@ def _described(ax):
         heights = [bar.get_height() for bar in bars]
         said.append(f"{len(heights)} bars, the highest, {max(heights):.2f}, at {np.argmax(heights)}")
     said += ["an image of {} x {} pixels".format(*image.get_array().shape[:2]) for image in ax.images]
+    said += [f"in it, {', '.join(text.get_text() for text in ax.texts)}"] if ax.texts else []
     head = f"{title}: " if title else ""
     return f"{head}{f'{y} against {x}: ' if x and y else ''}{'; '.join(said)}." if said or head else ""
 

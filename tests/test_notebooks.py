@@ -216,6 +216,7 @@ def test_no_trace_of_machine_or_moment(name):
         known |= {"play"} if "parameters" in tags(cell) else set()
         known |= {"jupyter"} if "solution" in tags(cell) and name not in REBUILT else set()
         assert set(cell.metadata) <= known, cell.id
+        assert not re.search(r"[^\n\x20-\U0010ffff]", cell.source), f"{cell.id}: a tab, such as \\top makes"
         texts = [cell.source]
         for output in cell.get("outputs", []):
             texts += [str(output.get("text", "")), *map(str, output.get("data", {}).values())]

@@ -116,6 +116,21 @@ def test_a_graph_runs_from_left_to_right_and_its_arrows_as_told(ax, backwards):
     assert abs(places(ax)["6"][1] - at["x"][1]) < 0.5
 
 
+def test_what_plain_programs_draw_is_said_in_words():
+    fig, (lines, image, bars) = plt.subplots(1, 3)
+    lines.plot([1, 2], [0.8, 0.25], label="training")
+    lines.set(xlabel="epoch", ylabel="loss")
+    image.imshow(np.zeros((2, 3)))
+    image.set_title("a 7")
+    image.text(0, 0, "19")
+    bars.bar(range(3), [0.1, 0.7, 0.2])
+    said = [plotting._described(ax) for ax in fig.axes]
+    plt.close(fig)
+    assert said[0] == "loss against epoch: training from 0.8 to 0.25."
+    assert said[1] == "a 7: an image of 2 x 3 pixels; in it, 19."
+    assert said[2] == "3 bars, the highest, 0.70, at 1."
+
+
 def test_a_graph_is_said_in_words():
     nodes, edges = {"x": "x\n2", "f": "square", "g": "plus\n(3,)"}, [("x", "f"), ("f", "g"), ("x", "g")]
     assert plotting.graph_in_words(nodes, edges) == (
