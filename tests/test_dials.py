@@ -1,10 +1,6 @@
 """Every dial of lesson 20 makes a gap, and NumPy, changed to match, closes it, or it is said why not."""
 
-import re
-
 import pytest
-
-from helpers import records
 
 LESSONS = ("20_equality",)
 DIALS = (
@@ -58,15 +54,6 @@ def test_dial_makes_a_gap_and_numpy_closes_it(rows, dial):
     else:
         assert float(gap) > 1e-9
         assert follows.startswith("within ") and float(follows.split()[1]) <= 1e-12
-
-
-def test_numpy_reproduces_both_adams(page):
-    checks = [check for check in page.checks if check["what"].startswith("NumPy with ")]
-    assert [check["size"] for check in checks] == [1250, 1250]
-    assert all(check["gap"] <= records.AGREED for check in checks)
-    # As shipped they differ: if they didn't, this test would compare a thing with itself.
-    gaps = re.findall(r"relative gap (.+)", page.text("swap-gap"))
-    assert float(gaps[-1]) > 1e-3
 
 
 def test_what_a_cell_says_of_a_tool(page):

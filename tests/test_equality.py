@@ -8,9 +8,9 @@ import pytest
 
 from helpers import lessons, records
 
-LESSONS = ("03_mlp",)
+LESSONS = ("03_mlp", "04_optimizers")
 TOOLS = ("numpy", "keras", "pytorch")
-SHAPES = {
+OF_MLP = {
     "losses": (1250,),
     "dW1": (784, 128),
     "db1": (128,),
@@ -23,37 +23,52 @@ SHAPES = {
     "predictions": (1000,),
     "accuracy": (),
 }
+NAMES = ("momentum", "Nesterov", "RMSprop", "Adam", "AdamW", "Adam, weight_decay")
+KEYS = [f"{name} ({tool}'s)" for name in NAMES for tool in ("Keras", "PyTorch")]
+OF_OPTIMIZERS = {"SGD losses": (125,), "Lion losses": (125,)} | {f"{key} losses": (125,) for key in KEYS}
+SHAPES = {"03_mlp": OF_MLP, "04_optimizers": OF_OPTIMIZERS | {f"{key} b1": (128,) for key in KEYS}}
 
 
 @pytest.fixture(scope="module")
 def runs(ran):
     """What each notebook computes now."""
-    return {tool: ran(f"03_mlp_{tool}").record for tool in TOOLS}
+    return lambda lesson: {tool: ran(f"{lesson}_{tool}").record for tool in TOOLS}
 
 
-def assert_agreed(one, other):
+def assert_agreed(one, other, expected):
     common = one.keys() & other.keys()
-    assert common >= SHAPES.keys()
+    assert common >= expected.keys()
     for key in common:
         assert records.difference(key, one[key], other[key]) <= records.AGREED, key
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_records_have_one_layout(runs, tool):
-    for key, shape in SHAPES.items():
-        array = runs[tool][key]
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_records_have_one_layout(runs, lesson, tool):
+    for key, shape in SHAPES[lesson].items():
+        array = runs(lesson)[tool][key]
         assert array.shape == shape, key
         assert array.dtype == ("int64" if key == "predictions" else "float64"), key
 
 
 @pytest.mark.parametrize("pair", combinations(TOOLS, 2), ids="-".join)
-def test_tools_agree(runs, pair):
-    assert_agreed(runs[pair[0]], runs[pair[1]])
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_tools_agree(runs, lesson, pair):
+    one, other = (runs(lesson)[tool] for tool in pair)
+    assert_agreed(one, other, SHAPES[lesson])
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_recorded_runs_are_current(runs, tool):
-    assert_agreed(runs[tool], records.load(f"03_mlp_{tool}"))
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_recorded_runs_are_current(runs, lesson, tool):
+    assert_agreed(runs(lesson)[tool], records.load(f"{lesson}_{tool}"), SHAPES[lesson])
+
+
+def test_one_name_means_different_things_in_two_tools(runs):
+    keras, pytorch = (runs("04_optimizers")[tool] for tool in ("keras", "pytorch"))
+    for name in NAMES:
+        one, other = keras[f"{name} (Keras's) losses"], pytorch[f"{name} (PyTorch's) losses"]
+        assert records.difference("losses", one, other) > 1e-8, name
 
 
 def first_epoch(tool, **replace):

@@ -17,27 +17,31 @@ import pytest
 from helpers import lessons, runner
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "20_equality")
-PAGES = [f"{lesson}_{tool}" for lesson in LESSONS[:3] for tool in TOOLS] + ["20_equality"]
-# Of a page of all three tools, the section that is read: its cells' ids begin so.
-SECTION = {"20_equality": "swap"}
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers")
+PAGES = [f"{lesson}_{tool}" for lesson in LESSONS for tool in TOOLS]
 
 # What an equation and its line call by different names. Lesson 3's `w` is any of the matrices W.
-LETTERS = {"eta": "learning_rate", "W": "w", "dW": "dw"}
-CODE = {"LEARNING_RATE": "learning_rate", "RATE": "learning_rate", "A_list": "A", "B_list": "B"}
+LETTERS = {"eta": "learning_rate", "lambda": "decay", "W": "w", "dW": "dw"}
+CODE = {"LEARNING_RATE": "learning_rate", "RATE": "learning_rate", "rate": "learning_rate"}
+CODE |= {"A_list": "A", "B_list": "B"}
 # The letter of what a function returns.
 FUNCTIONS = {"by_hand": "C", "softmax": "P", "cross_entropy": "L"}
 # Calls that only hand their argument on: to a tool, or to a number type.
-WRAPPERS = {"constant", "from_numpy", "beta_type", "float"}
+WRAPPERS = {"constant", "from_numpy", "number", "rounded", "float"}
 
 # The letters whose equations are displayed in a lesson, in `$$` or in a table.
 DISPLAYED = {
     "01_matmul": "A B C Z1 dA",
     "02_gradient": "H a b c da db dc dx dy nabla s s_prime surface x y",
     "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw w",
-    "20_equality": "m m_hat v v_hat w",
+    "04_optimizers": "a alpha c f k m m_hat r v v_hat w",
 }
 DISPLAYED["03_mlp_numpy"] = DISPLAYED["03_mlp"] + " m"  # where softmax takes off the largest logit
+
+
+# Here an equation has a form for each tool: it has to say what one of its heading's lines does, and each line
+# has to be said by one of them.
+FORMS = {"04_optimizers"}
 
 
 # Reading LaTeX: the subset that the lessons use.
@@ -45,8 +49,8 @@ DISPLAYED["03_mlp_numpy"] = DISPLAYED["03_mlp"] + " m"  # where softmax takes of
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|[A-Za-z]|[^\s]")
 SPACE = {"\\,", "\\;", "\\!", "\\ ", "\\textstyle", "\\displaystyle", "\\left", "\\right"}
 RELATIONS = {"=", "\\leftarrow", "\\approx"}
-CALLS = {"\\ln": "np.log", "\\log": "np.log", "\\exp": "np.exp"}
-CALLED = {"softmax", "L", "f_prime"}
+CALLS = {"\\ln": "np.log", "\\log": "np.log", "\\exp": "np.exp", "\\cos": "np.cos"}
+CALLED = {"softmax", "L", "f_prime", "sign"}
 ENDS = {")", "]", "}", ",", "+", "-", "&", "\\\\", "\\end", "<", ">", "|", *RELATIONS}
 
 
@@ -271,9 +275,10 @@ def values(lesson):
         draw("X", n, pixels), draw("W1", pixels, hidden), draw("b1", hidden), draw("Z1", n, hidden)
     elif lesson == "02_gradient":
         draw("a b c x y da db dc dx dy")
-    elif lesson == "20_equality":
-        draw("w g m v m_hat v_hat", 2, 3), draw("learning_rate epsilon t")
-        known |= {"beta1": 0.9, "beta2": 0.99}
+    elif lesson == "04_optimizers":
+        draw("w g m v m_hat v_hat a c", 2, 3), draw("learning_rate epsilon t mu rho alpha decay x y s n")
+        known |= {"beta1": 0.9, "beta2": 0.99, "pi": np.pi, "sign": np.sign}
+        known["c"] -= 1  # of both signs
     else:
         draw("X", n, pixels), draw("W1 dW1", pixels, hidden), draw("b1 db1", hidden)
         draw("W2 dW2", hidden, classes), draw("b2 db2", classes)
@@ -383,6 +388,8 @@ def lines(cells, known):
                 else:
                     pairs = [(target, node.value)]
                 for name, meaning in pairs:
+                    if isinstance(name, ast.Subscript) and isinstance(name.slice, ast.Slice):
+                        name = name.value  # in place: m[:] is m
                     if isinstance(name, ast.Name):
                         plain = ast.unparse(Plain(known, written).visit(meaning))
                         if CODE.get(name.id, name.id) in known:
@@ -420,6 +427,17 @@ def otherwise(lesson):
         given = {"w": 0.7, "h": 0.1, "L": lambda w: np.exp(w) + w**4}
         lesson["loss_at"] = lambda params: given["L"](params[0][0])
         return {"dw": [(given, lesson["numeric_gradient"]([np.array([0.7])], 0, 0, h=0.1))]}
+    if lesson == "04_optimizers":
+        also = ["schedules-define"]
+        lesson = lessons.load("04_optimizers_numpy", until="clipping-define", also=also)
+        here, there = lesson["walk"](lesson["SGD"], 1.0)[:2]  # at this rate, a step is a slope
+        x, y = here
+        each = {"f": [({"x": x, "y": y, "s": lesson["STEEP"]}, here @ (here - there) / 2)]}
+        given = {"t": lesson["t"], "learning_rate": 0.1}
+        each["r"] = [(given, lesson["schedules"]["PyTorch"]["cosine"])]
+        clipped = {c: lesson["together"]([np.array([3.0, 4.0])], c)[0] for c in (2.0, 9.0)}
+        each["k"] = [({"c": c, "n": 5.0}, gradient[0] / 3) for c, gradient in clipped.items()]
+        return each
     return {}
 
 
@@ -463,6 +481,17 @@ def returned(functions, used, known):
         yield {}, np.asarray(function(**given)), used
 
 
+def differs(equation, side, known, used, given, other, names):
+    """In what a side of an equation differs from what it is compared with; None if in nothing."""
+    said = value(equation, side, known | given)
+    if not same(said, other):
+        return f"{side} and what it is compared with are different numbers"
+    if letters(side, known) and names != used:
+        return f"the letters {' '.join(used)} stand beside {' '.join(names)}"
+    if not given and letters(side, known) and said.shape != np.shape(known[equation.left]):
+        return f"{equation.left} has another shape"
+
+
 def problem(equation, display, lesson, here, everywhere, cells):
     """What is wrong with an equation; None if it says what all do that it is compared with."""
     known, letter, side = values(lesson), equation.left, equation.sides[0]
@@ -482,14 +511,12 @@ def problem(equation, display, lesson, here, everywhere, cells):
         if not found:
             return "there is nothing to compare it with"
         for side in equation.sides:
-            for given, other, names in found if letters(side, known) else found[-1:]:
-                said = value(equation, side, known | given)
-                if not same(said, other):
-                    return f"{side} and what it is compared with are different numbers"
-                if letters(side, known) and names != used:
-                    return f"the letters {' '.join(used)} stand beside {' '.join(names)}"
-                if not given and letters(side, known) and said.shape != np.shape(known[letter]):
-                    return f"{letter} has another shape"
+            each = found if letters(side, known) else found[-1:]
+            wrong = [differs(equation, side, known, used, *one) for one in each]
+            if lesson in FORMS and None in wrong:
+                continue
+            for why in filter(None, wrong):
+                return why
     except (ValueError, IndexError, NameError, TypeError, AttributeError) as error:
         return str(error)
 
@@ -510,9 +537,8 @@ def problems(page, cells, numpy_cells):
 
 def pages(page):
     """A page, its cells, and those of the NumPy notebook, which has the lines."""
-    cells = [cell for cell in lessons.cells(page) if cell.id.startswith(SECTION.get(page, ""))]
-    alone = page in SECTION or page.endswith("numpy")
-    return page, cells, cells if alone else lessons.cells(f"{runner.lesson(page)}_numpy")
+    cells = lessons.cells(page)
+    return page, cells, cells if page.endswith("numpy") else lessons.cells(f"{runner.lesson(page)}_numpy")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -535,7 +561,7 @@ def test_a_formula_in_a_sentence_is_right(page):
     program = [(*line, True) for line in lines(numpy_cells, known) if line[1]]
     for cell in cells:
         for latex in re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.+?\$\$", "", cell.source, flags=re.DOTALL)):
-            with contextlib.suppress(ValueError, NameError):  # it says more than an equation
+            with contextlib.suppress(ValueError, NameError, IndexError):  # it says more than an equation
                 equation = Reader(latex)
                 names = letters(equation.sides[0], known)
                 if not equation.left and not names:
@@ -545,7 +571,7 @@ def test_a_formula_in_a_sentence_is_right(page):
                     assert not problem(equation, [], lesson, program, program, []), latex
 
 
-@pytest.mark.parametrize("page", ["03_mlp_numpy", "20_equality"])
+@pytest.mark.parametrize("page", ["03_mlp_numpy", "04_optimizers_numpy"])
 def test_each_line_of_the_program_has_its_equation(page):
     _, cells, _ = pages(page)
     lesson = runner.lesson(page)
@@ -557,8 +583,24 @@ def test_each_line_of_the_program_has_its_equation(page):
     shown["Model"] = shown["Gradients"]
     for heading, program, letter, line in lines(cells, known):
         if program and letters(line, known) and heading not in ("Setup", "Check"):
-            # Where Adam's epsilon stands, page 20 tells in words, and compares by its losses.
-            assert letter in shown.get(heading, shown[None]) | {"epsilon"}, line
+            # (What the norm n of the gradients is, lesson 4 tells in words.)
+            assert letter in shown.get(heading, shown[None]) | {"n"}, line
+
+
+@pytest.mark.parametrize("lesson", FORMS)
+def test_each_form_has_its_equation(lesson):
+    _, cells, _ = pages(f"{lesson}_numpy")
+    known = values(lesson)
+    shown = [equation for _, display in equations(cells) for equation in display if equation.left != "k"]
+    count = 0
+    for heading, program, letter, line in lines(cells, known):
+        if program and letters(line, known) and heading not in ("The others", "Clipping"):
+            with np.errstate(all="ignore"):
+                found = evaluate(line, known)
+            same_letter = [equation for equation in shown if equation.left == letter]
+            assert any(same(found, value(e, e.sides[0], known)) for e in same_letter), f"{heading}: {line}"
+            count += 1
+    assert count >= 17
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -590,8 +632,17 @@ SLIPS = (
     ("03_mlp", "model-softmax-why", r"\max_k", r"\min_k"),
     ("03_mlp", "loss", r"-\frac{1}{n}", r"\frac{1}{n}"),
     ("03_mlp", "update", r"W - \eta", r"W + \eta"),
-    ("20_equality", "swap", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
-    ("20_equality", "swap", r"\frac{v}{1-\beta_2^t}", r"\frac{v}{1-\beta_2}"),
+    ("04_optimizers", "adam", r"\sqrt{\hat v} + \epsilon", r"\sqrt{\hat v + \epsilon}"),
+    ("04_optimizers", "adam", r"\frac{v}{1 - \beta_2^t}", r"\frac{v}{1 - \beta_2}"),
+    ("04_optimizers", "keras-forms", r"{\sqrt{v} + \epsilon}", r"{\sqrt{v + \epsilon}}"),
+    ("04_optimizers", "momentum", r"w - \eta \, (g + \mu m)", r"w - \eta \, (m + \mu g)"),
+    ("04_optimizers", "one-name", r"\mu m - \eta \, g \qquad", r"\mu m + \eta \, g \qquad"),
+    ("04_optimizers", "rmsprop", r"(1 - \rho) \, g^2 \qquad", r"(1 - \rho) \, g \qquad"),
+    ("04_optimizers", "decay", r"\eta \lambda w", r"\lambda w"),
+    ("04_optimizers", "own", r"\text{sign}(c) \qquad", r"\text{sign}(m) \qquad"),
+    ("04_optimizers", "schedules", r"\pi t / 10", r"\pi t / 5"),
+    ("04_optimizers", "clipping", r"\min(1, c / n)", r"\min(c, 1 / n)"),
+    ("04_optimizers", "valley", r"s y^2}{2}", r"s y^2}{1}"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),
@@ -602,7 +653,7 @@ SLIPS = (
 
 @pytest.mark.parametrize(("lesson", "cell_id", "old", "new"), SLIPS, ids=[f"{s[1]}: {s[3]}" for s in SLIPS])
 def test_a_slip_is_noticed(lesson, cell_id, old, new):
-    page, cells, _ = pages(lesson if lesson in SECTION else f"{lesson}_numpy")
+    page, cells, _ = pages(f"{lesson}_numpy")
     (cell,) = (cell for cell in cells if cell.id == cell_id)
     assert cell.source.count(old) == 1
     cell.source = cell.source.replace(old, new)

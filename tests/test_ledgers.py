@@ -13,7 +13,7 @@ import pytest
 
 from helpers import ROOT, THREADS, lessons
 
-LESSONS = ("01_matmul", "02_gradient")
+LESSONS = ("01_matmul", "02_gradient", "04_optimizers")
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
 
 
@@ -241,8 +241,94 @@ def test_the_ledgers_of_lesson_2_say_what_is_measured(tool, capsys):
     assert {stage: kind(owner) for stage, owner in said.items()} == measured
 
 
+def numpy_optimizers():
+    """NumPy has no optimizer: what the page uses, it defines."""
+    lesson = lessons.load("04_optimizers_numpy", until="clipping-define", also=["schedules-drop"])
+    made = ("Optimizer", "SGD", "Adam", "decoupled", "clipped", "dropping")
+    defined = all(lesson[kind].__module__ == "04_optimizers_numpy" for kind in made)
+    return dict.fromkeys(ledger("04_optimizers_numpy"), "ours" if defined else "the tool's")
+
+
+def keras_optimizers():
+    import keras
+
+    w = keras.Variable(np.ones(3))
+    zero, ten = keras.ops.zeros(3), 10 * keras.ops.ones(3)
+
+    def moved(optimizer, gradient):
+        w.assign(np.ones(3))
+        optimizer.apply([gradient], [w])
+        return 1 - w.numpy()[0]
+
+    adam = keras.optimizers.Adam()
+    counted = int(adam.iterations), moved(adam, ten) != 0, int(adam.iterations)
+    drop = keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.01]))
+    steps = [moved(drop, ten) for _ in range(2)]
+    clipped = moved(keras.optimizers.SGD(1.0, global_clipnorm=1.0), ten)
+    decayed = moved(keras.optimizers.SGD(0.1, weight_decay=0.1), zero)
+
+    class Asked(keras.optimizers.SGD):
+        def update_step(self, *arguments):
+            asked.append(self)
+            super().update_step(*arguments)
+
+    asked, model = [], keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(Asked(), "mse", run_eagerly=True)
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), batch_size=2, verbose=0)
+    return {
+        "memory": "the tool's" if len(adam.variables) == 4 else "ours",  # m, v, the count and the rate
+        "count of the steps": "the tool's" if counted == (0, True, 1) else "ours",
+        "formula": "the tool's" if len(asked) == 4 else "on request",  # two arrays, two steps
+        "decay": "the tool's" if np.isclose(decayed, 0.01) else "ours",
+        "schedule": "the tool's" if np.allclose(steps, [1, 0.1]) else "on request",
+        "clipping": "the tool's" if np.isclose(clipped, 3**-0.5) else "ours",
+        "checkpoint": "on request" if hasattr(adam, "save_own_variables") else "ours",
+    }
+
+
+def pytorch_optimizers():
+    import torch
+
+    def moved(kind, gradient, **options):
+        w = torch.ones(3)
+        optimizer, w.grad = kind([w], **options), torch.full((3,), gradient)
+        unasked = w.clone()
+        optimizer.step()
+        assert (unasked == 1).all()
+        return 1 - w[0].item(), optimizer
+
+    _, adam = moved(torch.optim.Adam, 10.0, lr=0.1)
+    (state,) = adam.state.values()
+    by_ten, sgd = moved(torch.optim.SGD, 10.0, lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, [1])
+    sgd.step()
+    before = sgd.param_groups[0]["lr"]
+    schedule.step()
+    asked = before == 0.1 and np.isclose(sgd.param_groups[0]["lr"], 0.01)
+    decayed, _ = moved(torch.optim.SGD, 0.0, lr=0.1, weight_decay=0.1)
+    return {
+        "memory": "the tool's" if {"exp_avg", "exp_avg_sq"} <= state.keys() else "ours",
+        "count of the steps": "the tool's" if state["step"] == 1 else "ours",
+        "formula": "on request" if np.isclose(by_ten, 1) else "ours",
+        "decay": "the tool's" if np.isclose(decayed, 0.01) else "ours",
+        "schedule": "on request" if asked else "the tool's",
+        "clipping": "on request" if refuses(moved, torch.optim.SGD, 10.0, max_norm=1.0) else "the tool's",
+        "checkpoint": "on request" if adam.state_dict()["state"] else "ours",
+    }
+
+
+OPTIMIZERS = {"numpy": numpy_optimizers, "keras": keras_optimizers, "pytorch": pytorch_optimizers}
+
+
 @pytest.mark.parametrize("tool", MODULES)
-@pytest.mark.parametrize("lesson", ["01_matmul", "02_gradient", "03_mlp"])
+def test_the_ledgers_of_lesson_4_say_what_is_measured(tool):
+    pytest.importorskip(MODULES[tool])
+    said = ledger(f"04_optimizers_{tool}")
+    assert {stage: kind(owner) for stage, owner in said.items()} == OPTIMIZERS[tool]()
+
+
+@pytest.mark.parametrize("tool", MODULES)
+@pytest.mark.parametrize("lesson", ["01_matmul", "02_gradient", "03_mlp", "04_optimizers"])
 def test_the_ledgers_have_one_vocabulary(lesson, tool):
     said = ledger(f"{lesson}_{tool}")
     assert said
@@ -257,7 +343,7 @@ TABLES = {
     ("22_key_differences", "flex-penalty"),
     *(
         (f"{name}_{tool}", "ledger-table")
-        for name in ("01_matmul", "02_gradient", "03_mlp")
+        for name in ("01_matmul", "02_gradient", "03_mlp", "04_optimizers")
         for tool in MODULES
     ),
     *((f"02_gradient_{tool}", "hand") for tool in MODULES),

@@ -33,7 +33,6 @@ EXCEPTIONS = {
     ("20_equality", "title"): ("the number of the page", "20"),
     ("20_equality", "ledger-distance-why"): ("what float32 is", r"2 \cdot 10^{-7}"),
     ("20_equality", "digits-read"): ("what float64 is", "10^{-16}"),
-    ("20_equality", "swap-why"): ("the width of float64", "64"),
     ("20_equality", "dial-rmsprop-why"): ("the root of a constant", r"3 \cdot 10^{-4}"),
     ("20_equality", "dial-reduction-why"): ("the sum over a batch of 32 against its mean", "32 times"),
     ("20_equality", "dial-partial-why"): ("4,000 digits in batches of 96", "64"),

@@ -8,7 +8,7 @@ import pytest
 from helpers import lessons
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers")
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
 
@@ -97,10 +97,69 @@ def networks():
     return {"predict": [accuracy(zeros), *still], "modify": modify, "build": build}
 
 
+def optimizers():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    lesson = lessons.load("04_optimizers_numpy", until="lesson-3")
+    mlp, (x, y), steps = lesson["lesson3"], lesson["START"], lesson["STEPS"]
+    X, labels = torch.from_numpy(mlp["X_train"]), torch.from_numpy(mlp["y_train"]).long()
+
+    def trained(optimizer_of, before=lambda params: None, penalty=0.0):
+        """One epoch: its losses and W1; the gradients are PyTorch's, of the penalty too."""
+        params, losses = [torch.tensor(array, requires_grad=True) for array in mlp["start"]], []
+        optimizer = optimizer_of(params)
+        for rows in torch.from_numpy(lesson["batches"][0]):
+            W1, b1, W2, b2 = params
+            scores = torch.relu(X[rows] @ W1 + b1) @ W2 + b2
+            loss = torch.nn.functional.cross_entropy(scores, labels[rows])
+            optimizer.zero_grad()
+            (loss + penalty / 2 * sum((w**2).sum() for w in params)).backward()
+            with torch.no_grad():
+                before(params)
+            optimizer.step()
+            losses.append(loss.item())
+        return np.array(losses), params[0].detach().numpy()
+
+    optim, sizes = torch.optim, []
+    for kind, decoupled, rate in (
+        (optim.SGD, optim.SGD, lesson["RATE"]),
+        (optim.Adam, optim.AdamW, lesson["SMALL"]),
+    ):
+        ways = [trained(lambda params, kind=kind, rate=rate: kind(params, lr=rate), penalty=0.1)] * 2
+        ways.append(
+            trained(lambda params, kind=decoupled, rate=rate: kind(params, lr=rate, weight_decay=0.1))
+        )
+        sizes += [round((W1**2).sum(), 1) for _, W1 in ways]
+
+    def without_correction(warm):
+        m, v, t = [[torch.zeros(shape) for shape in map(np.shape, mlp["start"])] for _ in "mv"] + [0]
+
+        def before(params):
+            nonlocal t
+            t += 1
+            for w, a, b in zip(params, m, v, strict=True):
+                a.copy_(0.9 * a + 0.1 * w.grad), b.copy_(0.999 * b + 0.001 * w.grad**2)
+                share = min(1.0, t / warm) if warm else 1.0
+                w -= share * lesson["SMALL"] * a / (b.sqrt() + 1e-6)
+
+        return trained(lambda params: optim.SGD(params, lr=0.0), before)[0][-25:].mean()
+
+    torch.set_default_dtype(torch.float64)
+    ends = [round(without_correction(warm), 3) for warm in (0, 20)]
+    torch.set_default_dtype(torch.float32)
+    place = [round(x * 0.9**steps, 4), y * (-1) ** steps]  # the rate is 2/20
+    return {
+        "predict": place * 2,
+        "modify": sizes,
+        "build": [round(0.1 / 0.001**0.5, 2), 25, ends[0], 25, ends[1]],
+    }
+
+
 RIGHT = {
     "01_matmul": lambda: {"predict": shapes(), **products()},
     "02_gradient": derivatives,
     "03_mlp": networks,
+    "04_optimizers": optimizers,
 }
 
 

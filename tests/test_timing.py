@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from helpers import ROOT, THREADS, benchmark, lessons, timing
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "20_equality", "22_key_differences")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "20_equality", "22_key_differences")
 TOOLS = ("numpy", "keras", "pytorch")
 
 
@@ -169,6 +169,46 @@ def test_each_batch_size_of_lesson_3_is_divided_by_itself(tool):
     assert noted.tables == [{f"batch {n}": [9 / n, 8 / n] for n in sizes}]
     for label, size in zip(noted.calls, sizes, strict=True):
         assert str(label).split()[-1] == str(size)
+
+
+MADE = {  # what lesson 4 calls each: its class, and its momentum
+    "SGD": ("SGD", 0),
+    "momentum": ("SGD", 0.9),
+    "RMSprop": ("RMSprop", 0),
+    "Adam": ("Adam", 0),
+}
+
+
+@pytest.mark.parametrize("tool", ["keras", "pytorch"])
+def test_each_row_of_lesson_4_times_the_optimizer_of_its_label(tool):
+    def timer(dtype, optimizer, **options):
+        assert dtype == "float32"
+        return optimizer(**options) if callable(optimizer) else optimizer
+
+    def maker(name):
+        return lambda *_, momentum=0, **__: (name, momentum)
+
+    optimizers = SimpleNamespace(**{name: maker(name) for name in ("SGD", "RMSprop", "Adam")})
+    loaded = mock.Mock(return_value={"fit_timer": timer, "step_timer": timer})
+    lesson = dict(SMALL=0.001, keras=mock.Mock(optimizers=optimizers), lessons=SimpleNamespace(load=loaded))
+    lesson |= dict(torch=mock.Mock(optim=optimizers), sgd=optimizers.SGD)
+    noted = run_cell(f"04_optimizers_{tool}", "measure-step", lesson)
+    assert noted.calls == MADE and list(noted.tables[0]) == list(MADE)
+    assert loaded.call_args.args == (f"03_mlp_{tool}",)
+
+
+def test_numpys_optimizers_are_timed_while_they_move_weights():
+    lesson = lessons.load("04_optimizers_numpy", until="lesson-3")
+    noted = run_cell("04_optimizers_numpy", "measure-step", lesson)
+    assert list(noted.calls) == ["SGD", "Momentum", "RMSprop", "Adam"] and noted.numbers == [10]
+    for name, call in noted.calls.items():
+        around = inspect.getclosurevars(call).nonlocals
+        before = [w.copy() for w in around["params"]]
+        expected = [w.copy() for w in before]
+        call()
+        lesson[name](expected, lesson["SMALL"]).step(expected, around["grads"])
+        for w, one, other in zip(before, around["params"], expected, strict=True):
+            assert np.array_equal(one, other) and not np.array_equal(one, w), name
 
 
 def test_lesson_1_computes_its_rates_from_the_best_times(capsys):
