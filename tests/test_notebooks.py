@@ -124,6 +124,8 @@ def defined(source):
         node = nodes.pop()
         if isinstance(node, ast.FunctionDef):
             found[node.name] = tuple(each.arg for each in node.args.args)
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = ()
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found[node.id] = ()
         else:
