@@ -8,9 +8,11 @@ import pytest
 
 from helpers import lessons, records
 
-LESSONS = ("03_mlp",)
+LESSONS = ("03_mlp", "05_custom_training")
 TOOLS = ("numpy", "keras", "pytorch")
-SHAPES = {
+CHANGES_OF_5 = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
+SHAPES = {}
+SHAPES["03_mlp"] = {
     "losses": (1250,),
     "dW1": (784, 128),
     "db1": (128,),
@@ -23,37 +25,62 @@ SHAPES = {
     "predictions": (1000,),
     "accuracy": (),
 }
+SHAPES["05_custom_training"] = {
+    **{f"{change}_losses": (125,) for change in (*CHANGES_OF_5, "heads")},
+    **{f"{change}_W2": (128, 10) for change in (*CHANGES_OF_5, "heads", "frozen")},
+    **{f"{change}_b1": (128,) for change in CHANGES_OF_5},
+    "heads_W3": (128, 1),
+    "norms": (1000,),
+    "S": (10, 784),
+    "fooled": (3, 6),
+}
 
 
 @pytest.fixture(scope="module")
 def runs(ran):
     """What each notebook computes now."""
-    return {tool: ran(f"03_mlp_{tool}").record for tool in TOOLS}
+    return lambda lesson, tool: ran(f"{lesson}_{tool}").record
 
 
-def assert_agreed(one, other):
+def assert_agreed(lesson, one, other):
     common = one.keys() & other.keys()
-    assert common >= SHAPES.keys()
+    assert common >= SHAPES[lesson].keys()
     for key in common:
         assert records.difference(key, one[key], other[key]) <= records.AGREED, key
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_records_have_one_layout(runs, tool):
-    for key, shape in SHAPES.items():
-        array = runs[tool][key]
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_records_have_one_layout(runs, lesson, tool):
+    for key, shape in SHAPES[lesson].items():
+        array = runs(lesson, tool)[key]
         assert array.shape == shape, key
         assert array.dtype == ("int64" if key == "predictions" else "float64"), key
+        # What never moves, or a history of zeros, would agree as well.
+        assert array.size == 1 or np.unique(array).size > 1, key
+        assert not key.endswith("losses") or array.min() > 0, key
 
 
 @pytest.mark.parametrize("pair", combinations(TOOLS, 2), ids="-".join)
-def test_tools_agree(runs, pair):
-    assert_agreed(runs[pair[0]], runs[pair[1]])
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_tools_agree(runs, lesson, pair):
+    assert_agreed(lesson, runs(lesson, pair[0]), runs(lesson, pair[1]))
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_recorded_runs_are_current(runs, tool):
-    assert_agreed(runs[tool], records.load(f"03_mlp_{tool}"))
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_recorded_runs_are_current(runs, lesson, tool):
+    assert_agreed(lesson, runs(lesson, tool), records.load(f"{lesson}_{tool}"))
+
+
+def test_the_records_of_lesson_5_are_small_and_changes_change_something(runs):
+    plain = records.load("03_mlp_numpy")["losses"][:125]
+    for tool in TOOLS:
+        path = records.FOLDER / f"05_custom_training_{tool}.npz"
+        assert path.stat().st_size <= 300_000
+        for change in CHANGES_OF_5:
+            losses = runs("05_custom_training", tool)[f"{change}_losses"]
+            assert np.abs(losses / plain - 1).max() > 1e-2, f"{change} has changed nothing"
 
 
 def first_epoch(tool, **replace):

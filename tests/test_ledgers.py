@@ -242,7 +242,7 @@ def test_the_ledgers_of_lesson_2_say_what_is_measured(tool, capsys):
 
 
 @pytest.mark.parametrize("tool", MODULES)
-@pytest.mark.parametrize("lesson", ["01_matmul", "02_gradient", "03_mlp"])
+@pytest.mark.parametrize("lesson", ["01_matmul", "02_gradient", "03_mlp", "05_custom_training"])
 def test_the_ledgers_have_one_vocabulary(lesson, tool):
     said = ledger(f"{lesson}_{tool}")
     assert said
@@ -257,11 +257,12 @@ TABLES = {
     ("22_key_differences", "flex-penalty"),
     *(
         (f"{name}_{tool}", "ledger-table")
-        for name in ("01_matmul", "02_gradient", "03_mlp")
+        for name in ("01_matmul", "02_gradient", "03_mlp", "05_custom_training")
         for tool in MODULES
     ),
     *((f"02_gradient_{tool}", "hand") for tool in MODULES),
     *((f"03_mlp_{tool}", "gradients") for tool in MODULES),
+    ("05_custom_training_numpy", "penalty-why"),
 }
 
 
