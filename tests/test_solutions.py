@@ -136,7 +136,8 @@ def changes():
     ps = (0.8, 0.91, 0.99)
     cross_entropy = torch.nn.functional.cross_entropy
     build = [answer for rho in (0, 0.1) for answer in (rho, *trained(cross_entropy, rate, rho))]
-    predict = [min(smoothed(p) for p in np.arange(0.001, 1, 0.001)), *ps, *map(smoothed, ps)]
+    lowest = min(smoothed(p) for p in np.arange(0.001, 1, 0.001))
+    predict = [lowest, *(answer for p in ps for answer in (p, smoothed(p)))]
     return {"predict": predict, "modify": trained(hinge, rate / 5), "build": build}
 
 

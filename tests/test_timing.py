@@ -195,7 +195,8 @@ def test_a_step_of_lesson_5_is_one_step(tool, clock):
     ran, numbers = [], np.zeros((1, 125, 32), int)
     page = dict(batches=numbers, start=[], LEARNING_RATE=0.1, BATCH=32, loss_fn=None, lesson=mock.MagicMock())
     page |= dict(keras=mock.MagicMock(), X_train=np.zeros((4000, 1)), Y_train=np.zeros((4000, 1)))
-    (cell,) = (cell for cell in lessons.cells(f"05_custom_training_{tool}") if cell.id == "measure-define")
+    page |= dict(time=time)
+    (cell,) = (cell for cell in lessons.cells(f"05_custom_training_{tool}") if cell.id == "measure-timer")
     exec(cell.source, page)
 
     def run(start, batches):
