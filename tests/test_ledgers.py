@@ -254,7 +254,6 @@ def test_the_ledgers_have_one_vocabulary(lesson, tool):
 TABLES = {
     ("00_start_here", "spectrum"),
     ("00_start_here", "map"),
-    ("22_key_differences", "flex-penalty"),
     *(
         (f"{name}_{tool}", "ledger-table")
         for name in ("01_matmul", "02_gradient", "03_mlp", "05_custom_training")
