@@ -69,6 +69,123 @@ def _by_name(source):
     return found
 
 
+def nodes(source):
+    """Return the nodes of a source's syntax tree as words, from the top down, without docstrings.
+
+    A name is a node, and so are a number, an operator, a call, an argument: layout, comments and brackets
+    aren't. (Whether a name is read or written goes without a node of its own.)
+    """
+    found = []
+
+    def visit(node):
+        if isinstance(node, ast.expr_context):
+            return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return  # a docstring
+        own = [getattr(node, field, None) for field in ("name", "id", "attr", "arg", "value")]
+        own = [repr(value) for value in own if not isinstance(value, ast.AST | list | None)]
+        found.append(" ".join([type(node).__name__, *own]))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    for statement in ast.parse(source).body:
+        visit(statement)
+    return found
+
+
+def statements(source):
+    """Return {name: source} of a program's top-level statements: a def's name, or what stands before `=`."""
+    found = {}
+    for statement in ast.parse(source).body:
+        text = ast.unparse(statement)
+        named = getattr(statement, "name", None)  # or what stands before the first bracket or equals sign
+        found.setdefault(named or re.split("[(=:]", text)[0].strip(), text)
+    return found
+
+
+def nodes_changed(old, new):
+    """Return how many nodes of the program `new` are not those of `old`; both are sources.
+
+    Both are cut into top-level statements, and each new one is laid beside the old one of the same name. A
+    node that is new, gone or different counts one; a statement that `old` hasn't got counts whole, and one
+    that `new` leaves out nothing. A line break, a comment or a docstring counts nothing.
+    """
+    old, count = statements(old), 0
+    for name, statement in statements(new).items():
+        before, after = nodes(old.get(name, "")), nodes(statement)
+        edits = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+        count += sum(max(i2 - i1, j2 - j1) for kind, i1, i2, j1, j2 in edits if kind != "equal")
+    return count
+
+
+def replaced(old, new):
+    """Return what of the program `old` the program `new` replaces, a list of names; both are sources.
+
+    A statement that `old` hasn't got is named if it is a class, with its methods: those that override
+    something; `__init__` and `__call__` override nothing of interest.
+    """
+    old, found = statements(old), []
+    for statement in ast.parse(new).body:
+        (name,) = statements(ast.unparse(statement))
+        if name in old:
+            found += [name] if ast.unparse(statement) != old[name] else []
+        elif isinstance(statement, ast.ClassDef):
+            methods = [each.name for each in statement.body if isinstance(each, ast.FunctionDef)]
+            methods = [each for each in methods if not each.startswith("__")]
+            found += [f"{name}.{method}" for method in methods] or [name]
+    return found
+
+
+def equations(source):
+    """Return how many equations a text displays, in `$$` or in the rows of a table."""
+    shown = re.findall(r"\$\$(.+?)\$\$", source, re.DOTALL)
+    for row in re.findall(r"^\|.*\|$", source, re.MULTILINE):
+        shown += re.findall(r"\$(.+?)\$", row)
+    parts = [part for display in shown for part in re.split(r"\\q?quad", display)]
+    return sum(bool(re.search(r"=|\\leftarrow|\\approx", part)) for part in parts)
+
+
+def cost(lesson, base, wishes, without=r"$"):
+    """Return what changes to a lesson cost in each tool, as the notebooks stand in their files.
+
+    `lesson` and `base` are names of lessons: the program cells of `lesson` whose ids begin with a change's
+    prefix, but for shared ones and those that end in "-run", are laid beside the program of `base`. `wishes`
+    maps the name of each change to its prefix; statements that match `without` are left out.
+
+    Returns for each change and tool (name, tool, nodes, derived, step, loop, doors): how many nodes changed
+    (`nodes_changed`); how many equations NumPy's notebook derives for it, in the cell "PREFIX-why" (None for
+    the other tools); whether `train_step`, and whether the loop itself, was edited or overridden; and what
+    was `replaced`.
+    """
+    rows = []
+    for name, prefix in wishes.items():
+        for tool, title in records.TOOLS.items():
+            old = _joined(program_cells(f"{base}_{tool}"))
+            cells = {
+                key: source
+                for section in program_cells(f"{lesson}_{tool}", shared=False).values()
+                for key, source in section.items()
+            }
+            mine = [key for key in cells if re.fullmatch(rf"{prefix}(-\w+)?", key) and key[-4:] != "-run"]
+            if not mine:
+                raise ValueError(f"no program cell {prefix!r} in {lesson}_{tool}")
+            lines = [ast.unparse(each) for key in mine for each in ast.parse(cells[key]).body]
+            new = "\n".join(line for line in lines if not re.match(without, line))
+            derived = None
+            if tool == "numpy":
+                why = [cell.source for cell in lessons.cells(f"{lesson}_numpy") if cell.id == f"{prefix}-why"]
+                derived = sum(map(equations, why))
+            doors = replaced(old, new)
+            edited = {door.rpartition(".")[2] for door in doors}
+            step, loop = "train_step" in edited, bool({"train", "fit"} & edited)
+            rows.append((name, title, nodes_changed(old, new), derived, step, loop, doors))
+    return rows
+
+
+def _joined(sections):
+    return "\n\n".join(source for cells in sections.values() for source in cells.values())
+
+
 def imported(sources, packages):
     """Return the names that imports in `sources` give to modules and classes of `packages`, a set."""
     found = set()

@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+from types import FunctionType
 
 import nbformat
 
@@ -72,6 +73,26 @@ def load(name, until=None, skip=(), also=(), replace=None, **constants):
     for code in program:
         exec(code, namespace)
     return namespace
+
+
+def changed(program, *definitions, **named):
+    """Return a lesson's program with some names redefined, as if its cells had been edited; a new dict.
+
+    `program` is what `load` has returned, and stays as it was. `definitions` are functions and classes that
+    take the places of those of the same names; `named` does so for anything. In the new program all
+    functions, the lesson's and those given, call one another. A name that only the page of a given function
+    knows means what it means there at this moment.
+    """
+    named = named | {each.__name__: each for each in definitions}
+    new = {}
+    for value in named.values():
+        new |= value.__globals__ if isinstance(value, FunctionType) else {}
+    new |= program | named
+    for name, value in (program | named).items():
+        if isinstance(value, FunctionType) and (name in named or value.__globals__ is program):
+            new[name] = FunctionType(value.__code__, new, name, value.__defaults__, value.__closure__)
+            new[name].__kwdefaults__ = value.__kwdefaults__
+    return new
 
 
 def override(statement, constants):

@@ -31,6 +31,65 @@ def test_lines_changed(new, count):
     assert counting.lines_changed(OLD, new + "\nnote(1)", without=["note"]) == count
 
 
+@pytest.mark.parametrize(
+    ("new", "count"),
+    [
+        (OLD, 0),
+        (OLD.replace("x\n", "x  # twice\n\n"), 0),
+        (OLD.replace("2 * x", "(\n        2\n        * x\n    )"), 0),  # a line break counts nothing
+        (OLD.replace("    y", "    'twice'\n    y", 1), 0),  # nor does a docstring
+        (OLD.replace("2", "3"), 1),
+        (OLD.replace("*", "+"), 1),
+        (OLD.replace("2 * x", "g(2 * x)"), 2),  # a call, and a name
+        (OLD + "\nz = h(1, k=x)", 7),  # whole: assignment, z, call, h, 1, k, x
+        ("", 0),  # what is left out counts nothing
+    ],
+)
+def test_nodes_changed(new, count):
+    assert counting.nodes_changed(OLD, new) == count
+
+
+def test_what_is_replaced():
+    old = "import a\nmodel = A()\nmodel.compile('sgd')\n\n\ndef train():\n    pass"
+    assert counting.replaced(old, old) == []
+    assert counting.replaced(old, old.replace("'sgd'", "adam").replace("pass", "model.fit()")) == [
+        "model.compile", "train",
+    ]  # fmt: skip
+    new = "class B(A):\n    def __init__(self):\n        pass\n\n    def train_step(self):\n        pass"
+    assert counting.replaced(old, new + "\nb = B()") == ["B.train_step"]
+    assert counting.replaced(old, new.partition("    def train_step")[0] + "\nc = 1") == ["B"]
+
+
+def test_equations_are_counted():
+    text = "So $x = 1$.\n\n$$a = b \\qquad c \\leftarrow d$$\n\n| $e = f$, $\\quad g = h$ | $i$ |\n"
+    assert counting.equations(text) == 4
+
+
+def test_the_cost_of_a_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "NOTEBOOKS", tmp_path)
+
+    def program(cell_id, source, *tags):
+        return new_code_cell(source, id=cell_id, metadata={"tags": ["program", *tags]})
+
+    step = "def train_step(x):\n    return 2 * x"
+    for tool in ("numpy", "keras", "pytorch"):
+        nbformat.write(new_notebook(cells=[program("a", step)]), tmp_path / f"90_old_{tool}.ipynb")
+        cells = [
+            program("double", step.replace("2", "3 + 2") + "\n\n\ntell(train_step)"),
+            program("double-run", "print(1)"),
+            program("double-shared", "x = 1", "shared"),
+            new_markdown_cell("$$a = b$$", id="double-why"),
+        ]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"91_new_{tool}.ipynb")
+    rows = counting.cost("91_new", "90_old", {"twice": "double"}, without="tell")
+    assert rows == [
+        ("twice", tool, 3, derived, True, False, ["train_step"])
+        for tool, derived in (("NumPy", 1), ("Keras", None), ("PyTorch", None))
+    ]
+    with pytest.raises(ValueError, match="no program cell 'half' in 91_new_numpy"):
+        counting.cost("91_new", "90_old", {"": "half"})
+
+
 def test_lines_of():
     assert counting.lines_of("# why\nx = 1  # one\n\n    y = '#'\n") == ["x = 1", "y = '#'"]
 

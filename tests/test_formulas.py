@@ -17,13 +17,14 @@ import pytest
 from helpers import lessons, runner
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
 PAGES = [f"{lesson}_{tool}" for lesson in LESSONS for tool in TOOLS]
 
 # What an equation and its line call by different names. Lesson 3's `w` is any of the matrices W.
-LETTERS = {"eta": "learning_rate", "lambda": "decay", "W": "w", "dW": "dw"}
+LETTERS = {"eta": "learning_rate", "W": "w", "dW": "dw", "lambda": "penalty", "varepsilon": "epsilon"}
 CODE = {"LEARNING_RATE": "learning_rate", "RATE": "learning_rate", "rate": "learning_rate"}
-CODE |= {"A_list": "A", "B_list": "B"}
+CODE |= {"A_list": "A", "B_list": "B", "decay": "penalty"}
+CODE |= {"SMOOTH": "s", "FOCUS": "gamma", "PENALTY": "penalty", "MOMENTUM": "mu", "INK": "c"}
 # The letter of what a function returns.
 FUNCTIONS = {"by_hand": "C", "softmax": "P", "cross_entropy": "L"}
 # Calls that only hand their argument on: to a tool, or to a number type.
@@ -35,8 +36,12 @@ DISPLAYED = {
     "02_gradient": "H a b c da db dc dx dy nabla s s_prime surface x y",
     "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw w",
     "04_optimizers": "a alpha c f k m m_hat r v v_hat w",
+    "05_custom_training": "A1 L R X Y dZ1 dw m p w",
 }
 DISPLAYED["03_mlp_numpy"] = DISPLAYED["03_mlp"] + " m"  # where softmax takes off the largest logit
+DISPLAYED["05_custom_training_numpy"] = (
+    DISPLAYED["05_custom_training"] + " D G N S dA1 dG dH dR dS dW1 dW2 dZ2 f"
+)
 
 
 # Here an equation has a form for each tool: it has to say what one of its heading's lines does, and each line
@@ -50,7 +55,7 @@ TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|[A-Za-z]|[^\s]")
 SPACE = {"\\,", "\\;", "\\!", "\\ ", "\\textstyle", "\\displaystyle", "\\left", "\\right"}
 RELATIONS = {"=", "\\leftarrow", "\\approx"}
 CALLS = {"\\ln": "np.log", "\\log": "np.log", "\\exp": "np.exp", "\\cos": "np.cos"}
-CALLED = {"softmax", "L", "f_prime", "sign"}
+CALLED = {"softmax", "L", "f_prime", "round", "clip", "sign"}
 ENDS = {")", "]", "}", ",", "+", "-", "&", "\\\\", "\\end", "<", ">", "|", *RELATIONS}
 
 
@@ -250,7 +255,8 @@ def split(tokens, separator):
 
 
 def times(a, b):
-    return a @ b if np.ndim(a) == np.ndim(b) == 2 else a * b
+    columns = {np.shape(a)[-1:], np.shape(b)[-1:]} == {(1,)}  # of numbers, one for each row
+    return a @ b if np.ndim(a) == np.ndim(b) == 2 and not columns else a * b
 
 
 def softmax(Z):
@@ -276,7 +282,7 @@ def values(lesson):
     elif lesson == "02_gradient":
         draw("a b c x y da db dc dx dy")
     elif lesson == "04_optimizers":
-        draw("w g m v m_hat v_hat a c", 2, 3), draw("learning_rate epsilon t mu rho alpha decay x y s n")
+        draw("w g m v m_hat v_hat a c", 2, 3), draw("learning_rate epsilon t mu rho alpha penalty x y s n")
         known |= {"beta1": 0.9, "beta2": 0.99, "pi": np.pi, "sign": np.sign}
         known["c"] -= 1  # of both signs
     else:
@@ -288,6 +294,14 @@ def values(lesson):
         known["y"] = np.array([2, 0, 1, 1, 0])
         known["Y"] = np.eye(classes)[known["y"]]
         known["softmax"] = softmax
+    if lesson == "05_custom_training":
+        draw("G dG", n, classes), draw("D dH", n, hidden), draw("S dS", n, pixels), draw("N f", n)
+        draw("R T dR", n, 1), draw("W3", hidden, 1), draw("b3", 1), draw("p f", n, 1)
+        draw("s gamma penalty mu c k epsilon")
+        known["p"] /= 2  # a probability
+        known["Z1"] *= 2  # beyond 1, too
+        known["m"], known["g"] = known["w"] + 1, np.array([known["w"], known["dw"]])
+        known |= {"round": np.round, "sign": np.sign, "clip": lambda array: np.clip(array, 0, 1)}
     return known
 
 
@@ -438,7 +452,63 @@ def otherwise(lesson):
         clipped = {c: lesson["together"]([np.array([3.0, 4.0])], c)[0] for c in (2.0, 9.0)}
         each["k"] = [({"c": c, "n": 5.0}, gradient[0] / 3) for c, gradient in clipped.items()]
         return each
+    if lesson == "05_custom_training":
+        return by_the_changes(values(lesson))
     return {}
+
+
+def by_the_changes(known):
+    """What lesson 5's functions return for random arrays, by heading and letter."""
+    base = lessons.load("05_custom_training_numpy", until="start-trainer")
+    base = base["lesson"] | base
+    cells = {cell.id: cell.source for cell in lessons.cells("05_custom_training_numpy")}
+
+    def defined(*cell_ids, **replaced):
+        """The constants, lesson 3's functions, and those that these cells define."""
+        wanted = [node for name in cell_ids for node in ast.parse(cells[name]).body if hasattr(node, "name")]
+        exec(ast.unparse(ast.Module(wanted, [])), scope := base | {"INK": 0.3} | replaced)
+        return scope
+
+    X, Y, P = (known[letter] for letter in "XYP")
+    given = {"gamma": base["FOCUS"], "penalty": base["PENALTY"], "mu": base["MOMENTUM"], "k": base["PARTS"]}
+    given |= {"learning_rate": base["LEARNING_RATE"], "s": base["SMOOTH"], "c": 0.3}
+    found = {}
+
+    def note(heading, letter, result, **letters):
+        found[heading, letter] = [(given | letters, result)]
+
+    note("Label smoothing", "L", defined("smoothing")["cross_entropy"](P, Y + 0.1), Y=Y + 0.1)
+    P = softmax(known["Z2"] / 1000)
+    note("Focal loss", "L", defined("focal-loss")["cross_entropy"](P, Y), P=P, p=P[Y == 1])
+    note("Focal loss", "p", P[Y == 1], P=P)
+
+    params = [known[name] for name in ("W1", "b1", "W2", "b2")]
+    scope = defined("penalty-gradient", "penalty-step")
+    Z1, _, P = scope["forward"](X, *params)
+    S = scope["image_gradient"](Y, Z1, P, params[0], params[2])[-1]
+    loss = scope["train_step"](X, Y, params, lambda params, grads: None)
+    note("Gradient penalty", "L", loss, P=P, S=S)
+
+    both = defined("two-step")["TwoOptimizers"]()
+    both.m, w = [known["m"].copy()], known["w"].copy()
+    both([w, w, w.copy()], [0 * w, 0 * w, known["dw"]])
+    note("Two optimizers", "m", both.m[0])
+
+    scope = defined("image-fool", X_test=X)
+    note("Image", "X", scope["moved"](known["S"] - 1, known["epsilon"]), S=known["S"] - 1)
+    seen = []
+    scope = defined("accumulation", sgd=lambda params, grads: seen.append(grads[0]))
+    update, g = scope["Accumulated"](), np.stack([known["w"] + j**2 for j in range(base["PARTS"])])
+    for part in g:
+        update([], [part])
+    note("Accumulation", "dw", seen[0], g=g)
+
+    scope, T = defined("heads-define"), known["T"]
+    params = [w.copy() for w in [*params, known["W3"], known["b3"]]]
+    Z1, A1, P = base["forward"](X, *params[:4])
+    R = A1 @ params[4] + params[5]
+    note("Two heads", "L", scope["heads_step"](X, Y, T, params), P=P, R=R[:, 0], T=T[:, 0])
+    return found
 
 
 def functions(cells, letter):
@@ -492,7 +562,7 @@ def differs(equation, side, known, used, given, other, names):
         return f"{equation.left} has another shape"
 
 
-def problem(equation, display, lesson, here, everywhere, cells):
+def problem(equation, display, lesson, here, everywhere, cells, heading=None):
     """What is wrong with an equation; None if it says what all do that it is compared with."""
     known, letter, side = values(lesson), equation.left, equation.sides[0]
     if "Z2" in known and "m" in [each.left for each in display]:
@@ -502,11 +572,15 @@ def problem(equation, display, lesson, here, everywhere, cells):
         beside = {each.left: each for each in display if each.indices and each.left in letters(side, known)}
         known |= {name: value(each, each.sides[0], known) for name, each in beside.items()}
         used = [name for name in letters(side, known) if name not in beside]
-        found = [*computed(here, letter, known, used), *returned(functions(cells, letter), used, known)]
+        found = [(*each, used) for each in otherwise(lesson).get((heading, letter), [])]
+        found = found or [
+            *computed(here, letter, known, used),
+            *returned(functions(cells, letter), used, known),
+        ]
         found = found or [(*each, used) for each in otherwise(lesson).get(letter, [])]
         uses = [each for each in display if equation.indices and letter in letters(each.sides[0], known)]
         if not found and uses:
-            return problem(uses[0], display, lesson, here, everywhere, cells)
+            return problem(uses[0], display, lesson, here, everywhere, cells, heading)
         found = found or list(computed(everywhere, letter, known, used))
         if not found:
             return "there is nothing to compare it with"
@@ -532,7 +606,7 @@ def problems(page, cells, numpy_cells):
     for heading, display in equations(cells):
         here = [line for line in found if line[0] == heading]
         for equation in display:
-            yield equation, problem(equation, display, lesson, here, program, numpy_cells)
+            yield equation, problem(equation, display, lesson, here, program, numpy_cells, heading)
 
 
 def pages(page):
@@ -559,16 +633,17 @@ def test_a_formula_in_a_sentence_is_right(page):
     lesson = runner.lesson(name)
     known = values(lesson)
     program = [(*line, True) for line in lines(numpy_cells, known) if line[1]]
-    for cell in cells:
+    for heading, cell in sections(cells):
+        here = [line for line in program if line[0] == heading]
         for latex in re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.+?\$\$", "", cell.source, flags=re.DOTALL)):
-            with contextlib.suppress(ValueError, NameError, IndexError):  # it says more than an equation
+            with contextlib.suppress(ValueError, NameError, IndexError, SyntaxError):  # no equation
                 equation = Reader(latex)
                 names = letters(equation.sides[0], known)
                 if not equation.left and not names:
                     first, *others = (float(evaluate(side, known)) for side in equation.sides)
                     assert others == pytest.approx([first] * len(others), rel=1e-3), latex
-                elif len(names) > 1 and list(computed(program, equation.left, known, names)):
-                    assert not problem(equation, [], lesson, program, program, []), latex
+                elif len(names) > 1 and list(computed(here or program, equation.left, known, names)):
+                    assert not problem(equation, [], lesson, here or program, program, []), latex
 
 
 @pytest.mark.parametrize("page", ["03_mlp_numpy", "04_optimizers_numpy"])
@@ -643,6 +718,20 @@ SLIPS = (
     ("04_optimizers", "schedules", r"\pi t / 10", r"\pi t / 5"),
     ("04_optimizers", "clipping", r"\min(1, c / n)", r"\min(c, 1 / n)"),
     ("04_optimizers", "valley", r"s y^2}{2}", r"s y^2}{1}"),
+    ("05_custom_training", "loss", "s / 10", "s / 9"),
+    ("05_custom_training", "loss", r"\sum_i \sum_j Y_{ij}", r"\sum_i \sum_j P_{ij}"),
+    ("05_custom_training", "focal-why", r"\gamma p (1 - p)^{\gamma - 1}", r"p (1 - p)^{\gamma - 1}"),
+    ("05_custom_training", "derivative", "[0 < Z_1 < 1]", "[0 < Z_1]"),
+    ("05_custom_training", "step", r"\frac{\lambda}{n} \sum_i \sum_j", r"\lambda \sum_i \sum_j"),
+    ("05_custom_training", "penalty-why", r"dS = 2 \lambda S", r"dS = \lambda S"),
+    ("05_custom_training", "penalty-why", r" + dS^\top D", ""),
+    ("05_custom_training", "two", r"- \eta", r"+ \eta"),
+    ("05_custom_training", "examples-why", r"\sqrt{(1 + ", r"\sqrt{("),
+    ("05_custom_training", "image", r"X + \varepsilon", r"X - \varepsilon"),
+    ("05_custom_training", "accumulation-goal", r"\frac{1}{k} \sum_j", r"\sum_j"),
+    ("05_custom_training", "heads", r"\frac{c}{n}", r"\frac{1}{n}"),
+    ("05_custom_training", "heads-why", r" + dR W_3^\top", ""),
+    ("05_custom_training", "penalty-gradient", "+ dH.T @ G", "- dH.T @ G"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),

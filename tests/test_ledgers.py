@@ -328,7 +328,9 @@ def test_the_ledgers_of_lesson_4_say_what_is_measured(tool):
 
 
 @pytest.mark.parametrize("tool", MODULES)
-@pytest.mark.parametrize("lesson", ["01_matmul", "02_gradient", "03_mlp", "04_optimizers"])
+@pytest.mark.parametrize(
+    "lesson", ["01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training"]
+)
 def test_the_ledgers_have_one_vocabulary(lesson, tool):
     said = ledger(f"{lesson}_{tool}")
     assert said
@@ -340,14 +342,14 @@ def test_the_ledgers_have_one_vocabulary(lesson, tool):
 TABLES = {
     ("00_start_here", "spectrum"),
     ("00_start_here", "map"),
-    ("22_key_differences", "flex-penalty"),
     *(
         (f"{name}_{tool}", "ledger-table")
-        for name in ("01_matmul", "02_gradient", "03_mlp", "04_optimizers")
+        for name in ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
         for tool in MODULES
     ),
     *((f"02_gradient_{tool}", "hand") for tool in MODULES),
     *((f"03_mlp_{tool}", "gradients") for tool in MODULES),
+    ("05_custom_training_numpy", "penalty-why"),
 }
 
 

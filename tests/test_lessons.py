@@ -51,6 +51,21 @@ def test_only_assigned_constants_can_be_set(name):
         lessons.load("90_tiny", **{name: 1})
 
 
+def test_a_changed_program_calls_what_is_new_and_leaves_the_old():
+    old = lessons.load("90_tiny")
+    exec("def again(x):\n    return double(double(x))", old)
+
+    def double(x):
+        return FACTOR * x  # noqa: F821
+
+    double = type(double)(double.__code__, {"FACTOR": 3}, "double")  # a page's function, and its constant
+    new = lessons.changed(old, double)
+    assert (new["again"](1), old["again"](1)) == (9, 4)
+    assert new["double"].__globals__ is new and new["again"].__globals__ is new
+    assert lessons.changed(old, double=lambda x, *, by=5: by * x)["again"](1) == 25
+    assert lessons.changed(old)["again"](1) == 4
+
+
 def test_replace_changes_one_place():
     assert lessons.load("90_tiny", replace={"2 * x": "3 * x"})["DOUBLED"] == 30
     for old, count in {"4 * x": 0, "2 *": 2, "not part": 0}.items():

@@ -8,7 +8,7 @@ import pytest
 from helpers import lessons
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
 
@@ -155,11 +155,56 @@ def optimizers():
     }
 
 
+def changes():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    lesson = lessons.load("03_mlp_numpy", until="data-order", EPOCHS=1)
+    X, y = torch.from_numpy(lesson["X_train"]), torch.from_numpy(lesson["y_train"]).long()
+    rate = lesson["LEARNING_RATE"]
+
+    def scores(X, params):
+        W1, b1, W2, b2 = params
+        return torch.relu(X @ W1 + b1) @ W2 + b2
+
+    def gradients(params, rows, loss_of):
+        params = [w.detach().requires_grad_() for w in params]
+        loss = loss_of(scores(X[rows], params), y[rows])
+        return loss.item(), torch.autograd.grad(loss, params)
+
+    def trained(loss_of, rate, rho=None):
+        params, losses = [torch.from_numpy(w) for w in lesson["start"]], []
+        for rows in torch.from_numpy(lesson["batches"][0]):
+            loss, g = gradients(params, rows, loss_of)
+            losses.append(loss)
+            if rho:
+                size = torch.cat([dw.ravel() for dw in g]).norm()
+                climbed = [w + rho * dw / size for w, dw in zip(params, g, strict=True)]
+                _, g = gradients(climbed, rows, loss_of)
+            params = [w - rate * dw for w, dw in zip(params, g, strict=True)]
+        answers = scores(torch.from_numpy(lesson["X_test"]), params).argmax(dim=1).numpy()
+        return [round(np.mean(losses), 6), round(np.mean(answers == lesson["y_test"]), 3)]
+
+    def hinge(Z2, y):
+        ahead = 1 + Z2 - Z2[torch.arange(len(y)), y][:, None]
+        return (ahead.clamp(min=0).sum(dim=1) - 1).mean()  # without the true digit's own 1
+
+    def smoothed(p):  # one digit has 0.9 + 0.01 of the certainty, nine have 0.01
+        return round(-0.91 * np.log(p) - 9 * 0.01 * np.log((1 - p) / 9), 6)
+
+    ps = (0.8, 0.91, 0.99)
+    cross_entropy = torch.nn.functional.cross_entropy
+    build = [answer for rho in (0, 0.1) for answer in (rho, *trained(cross_entropy, rate, rho))]
+    lowest = min(smoothed(p) for p in np.arange(0.001, 1, 0.001))
+    predict = [lowest, *(answer for p in ps for answer in (p, smoothed(p)))]
+    return {"predict": predict, "modify": trained(hinge, rate / 5), "build": build}
+
+
 RIGHT = {
     "01_matmul": lambda: {"predict": shapes(), **products()},
     "02_gradient": derivatives,
     "03_mlp": networks,
     "04_optimizers": optimizers,
+    "05_custom_training": changes,
 }
 
 

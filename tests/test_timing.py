@@ -24,7 +24,15 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from helpers import ROOT, THREADS, benchmark, lessons, timing
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "20_equality", "22_key_differences")
+LESSONS = (
+    "01_matmul",
+    "02_gradient",
+    "03_mlp",
+    "04_optimizers",
+    "05_custom_training",
+    "20_equality",
+    "22_key_differences",
+)
 TOOLS = ("numpy", "keras", "pytorch")
 
 
@@ -209,6 +217,47 @@ def test_numpys_optimizers_are_timed_while_they_move_weights():
         lesson[name](expected, lesson["SMALL"]).step(expected, around["grads"])
         for w, one, other in zip(before, around["params"], expected, strict=True):
             assert np.array_equal(one, other) and not np.array_equal(one, w), name
+
+
+@pytest.mark.parametrize("tool", ("numpy", "pytorch"))
+def test_each_row_of_lesson_5_times_the_change_of_its_label(tool):
+    names = ("lesson 3", "smoothing", "focal", "stairs", "two", "penalty")
+    page = dict(runs={name: name for name in names}, BATCH=32, threadpool_limits=contextlib.nullcontext)
+    noted = run_cell(f"05_custom_training_{tool}", "measure-step", page | dict(timer=str, torch=mock.Mock()))
+    assert noted.calls == {name: name for name in names} and noted.numbers == [None]
+
+
+def test_each_row_of_lesson_5_times_the_keras_of_its_label():
+    page = dict(BATCH=32, TwoOptimizers="train_step", Penalised="compute_loss")
+    page |= dict(timer=lambda kind="lesson 3's step", rows=0, **dials: (kind, dials))
+    noted = run_cell("05_custom_training_keras", "measure-step", page)
+    assert [*noted.calls][-1] == "run_eagerly=True"
+    for label, (kind, dials) in noted.calls.items():
+        assert dials == ({"run_eagerly": True} if "eagerly" in label else {}), label
+        assert label.startswith(kind) or dials, label
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_step_of_lesson_5_is_one_step(tool, clock):
+    # The timer runs so many steps, and divides by as many.
+    ran, numbers = [], np.zeros((1, 125, 32), int)
+    page = dict(batches=numbers, start=[], LEARNING_RATE=0.1, BATCH=32, loss_fn=None, lesson=mock.MagicMock())
+    page |= dict(keras=mock.MagicMock(), X_train=np.zeros((4000, 1)), Y_train=np.zeros((4000, 1)))
+    page |= dict(time=time)
+    (cell,) = (cell for cell in lessons.cells(f"05_custom_training_{tool}") if cell.id == "measure-timer")
+    exec(cell.source, page)
+
+    def run(start, batches):
+        ran.append(batches.shape[1])
+        clock.now += 3.0 * batches.shape[1]
+
+    def fit(X, Y, batch_size, verbose):
+        ran.append(-(-len(X) // batch_size))
+        clock.now += 3.0 * ran[-1]
+
+    net = SimpleNamespace(compile=lambda *_, **__: None, fit=fit)
+    seconds = page["timer"](lambda layers: net, rows=320) if tool == "keras" else page["timer"](run)
+    assert seconds() == 3.0 and ran == [10 if tool == "keras" else 25]
 
 
 def test_lesson_1_computes_its_rates_from_the_best_times(capsys):
