@@ -50,10 +50,15 @@ def test_the_place_accounts_for_nearly_all_of_adams_gap(ran, page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_who_shoots_past_is_printed_and_drawn(ran, page):
-    said = ran(page).text("paths-picture").splitlines()
-    past = {line.split(",")[0] for line in said if "past" in line}
-    assert past == {"momentum", "Nesterov", "Adam"}
+def test_who_shoots_past_and_who_is_first_is_there_to_see(ran, page):
+    (cell,) = (cell for cell in ran(page).notebook.cells if cell.id == "paths-picture")
+    (alt,) = (
+        each.metadata["image/png"]["alt"] for each in cell.outputs if "metadata" in each and each.metadata
+    )
+    furthest = {name: float(x) for name, x in re.findall(r"(\w+) to \([^)]*\), x \S+ to (-?[\d.]+)[;.]", alt)}
+    assert {name for name, x in furthest.items() if x > 0.05} == {"momentum", "Adam"}
+    far = {line.split()[0]: int(line.split()[-1]) for line in ran(page).text("paths-picture").splitlines()}
+    assert far.keys() == furthest.keys() and min(far, key=far.get) == "momentum"
 
 
 def test_the_valley_is_walked_as_told():
@@ -67,6 +72,11 @@ def test_the_valley_is_walked_as_told():
     little, much = (walk(lesson["Momentum"], 0.2 * limit, mu=mu)[:, 0] / x for mu in (0.5, 0.9))
     assert little.min() > 0 and little[-1] < slow[-1, 0] / x  # gets further, and doesn't shoot past
     assert much.min() < 0 < much[-1]  # shoots past, and comes back
+    for mu in (0.5, 0.9):  # the limit with momentum
+        at = [
+            walk(lesson["Momentum"], share * 2 * (1 + mu) / lesson["STEEP"], mu=mu) for share in (0.95, 1.05)
+        ]
+        assert abs(at[0][-1, 1]) < 5 * abs(y) < 50 * abs(y) < abs(at[1][-1, 1])
     steady = np.zeros(1)
     optimizer = lesson["Momentum"]([steady], 1.0, mu=0.9)
     for _ in range(300):
