@@ -129,7 +129,7 @@ def optimizers():
         ways.append(
             trained(lambda params, kind=decoupled, rate=rate: kind(params, lr=rate, weight_decay=0.1))
         )
-        sizes += [round((W1**2).sum(), 1) for _, W1 in ways]
+        sizes += [round((W1**2).sum()) for _, W1 in ways]
 
     def without_correction(warm):
         m, v, t = [[torch.zeros(shape) for shape in map(np.shape, mlp["start"])] for _ in "mv"] + [0]
