@@ -138,6 +138,8 @@ def test_the_doors_are_those_that_the_pages_name():
     pytorch = {wish: row for (wish, tool), row in cost.items() if tool == "PyTorch"}
     assert [wish for wish, (_, loop, _) in pytorch.items() if loop] == ["accumulation"]
     assert "Stairs.backward" in pytorch["straight-through"][2]
+    assert pytorch["two optimizers"][2] == ["optimizer"], "groups of parameters leave the step alone"
+    assert keras["focal loss"][2] == ["model.compile"] and pytorch["focal loss"][2] == ["loss_fn"]
     assert not any(loop for (_, tool), (_, loop, _) in cost.items() if tool == "NumPy")
     assert printed("05_custom_training_numpy", "cost-table") == printed(
         "05_custom_training_keras", "cost-table"
@@ -172,6 +174,16 @@ def test_the_switch_of_a_layer_is_asked_when_keras_compiles():
         )
         assert len(rows) == 2 and float(rows.pop(still)) > 1e-4
         assert [float(moved) for moved in rows.values()] == [0.0]
+
+
+def test_a_step_without_metrics_reports_nothing_true():
+    reported, accuracy, metrics, error = printed("05_custom_training_keras", "forgotten-metrics").splitlines()
+    assert reported == "reported: {'loss': [0.0]}" and float(accuracy.split()[-1]) > 0.8
+    assert metrics == "metrics=['accuracy']:" and "metric has not yet been built" in error
+
+
+def test_the_rule_of_the_stairs_is_no_derivative_of_the_stairs():
+    assert "derivative? False" in printed("05_custom_training_pytorch", "stairs-detached")
 
 
 def test_nothing_is_left_of_an_earlier_change():

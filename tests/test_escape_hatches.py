@@ -31,7 +31,7 @@ BROKEN = {
     ),
     "Keras": (
         ("Crossentropy(label_smoothing=SMOOTH)", "Crossentropy()", "record"),
-        ("-((1 - p) ** FOCUS) *", "-((1 - p) ** 3) *", "record"),
+        ("gamma=FOCUS", "gamma=3", "record"),
         ("slope = (Z > 0) & (Z < 1)", "slope = Z > 0", "stairs"),
         ("return loss + PENALTY *", "return loss +", "record"),
         ('if metric.name == "loss":', "if False:", "two-model"),
@@ -42,7 +42,7 @@ BROKEN = {
         ("-((1 - log_p.exp()) ** FOCUS *", "-((1 - log_p.detach().exp()) ** FOCUS *", "focal-loss"),
         ("return upstream * ((Z > 0) & (Z < 1))", "return upstream", "stairs-model"),
         ("create_graph=True", "retain_graph=True", "penalty-step"),
-        ("output.parameters(), **kind)", "output.parameters(), lr=rate)", "record"),
+        ('"momentum": MOMENTUM', '"momentum": 0.0', "record"),
         ("(loss / PARTS).backward()", "loss.backward()", "accumulation-run"),
         ("for dw in grads.values()", "for dw in [*grads.values()][:2]", "examples-run"),
     ),
