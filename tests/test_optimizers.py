@@ -129,3 +129,53 @@ def test_the_later_sections_say_what_they_print(ran, page):
 def test_the_average_is_compared_with_the_last_weights(ran):
     said = {page: re.findall(r"loss ([\d.]+)", ran(page).text("average-run")) for page in PAGES}
     assert len({tuple(each) for each in said.values()}) == 1 and len(said[PAGES[0]]) == 2
+
+
+def test_the_share_is_of_weights_that_had_a_gradient(ran):
+    lesson = lessons.load("04_optimizers_numpy", until="lesson-3")
+    kind = lessons.load("04_optimizers_numpy", until="keras-adam")["KerasAdam"]
+    params = [w.copy() for w in lesson["start"]]
+    optimizer, mlp = kind(params, lesson["SMALL"]), lesson["lesson3"]
+    mlp["train"](params, optimizer.step, lesson["batches"])
+    used = (mlp["X_train"][lesson["batches"].ravel()] > 0).any(axis=0)  # blank pixels have no gradient
+    v = optimizer.memory[0][1]
+    assert not v[~used].any()
+    v_hat = v[v != 0] / (1 - 0.999**optimizer.t)
+    for tool, epsilon in {"Keras": 1e-7 / (1 - 0.999**optimizer.t) ** 0.5, "PyTorch": 1e-8}.items():
+        share = np.mean(epsilon / np.sqrt(v_hat) > 0.01)
+        for page in PAGES:
+            assert f"{tool}: {share:.1%}" in ran(page).text("epsilon-share")
+
+
+def test_in_short_validates_on_what_was_held_back():
+    source = [cell.source for cell in lessons.cells("04_optimizers_numpy") if cell.id.startswith("in-short-")]
+    program = "\n".join([*source[:2], source[2].partition("fig, ax")[0]])
+    scope = {}
+    exec(program, scope)
+    before = list(scope["validation"](scope["SGD"], 0.1))
+    scope["X_val"] = np.zeros_like(scope["X_val"])
+    after = list(scope["validation"](scope["SGD"], 0.1))
+    assert before != after
+    assert not {row.tobytes() for row in scope["X"][:100]} & {row.tobytes() for row in scope["X_val"][:1]}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_walker_has_its_own_name(page):
+    (source,) = (cell.source for cell in lessons.cells(page) if cell.id == "paths-picture")
+    walkers = re.findall(r'"(\w+)"(?:\] =|:) walk\((\w+)', source) + re.findall(
+        r'"(SGD)": walk\((\w+)', source
+    )
+    assert len({name for name, _ in walkers}) == 5
+    assert all(name.lower() == kind.lower() for name, kind in walkers)
+
+
+def test_the_valley_is_drawn_as_it_is(monkeypatch):
+    lesson = lessons.load("04_optimizers_numpy", until="valley-walk", also=["valley-draw"])
+    figures = []
+    monkeypatch.setattr(lesson["plotting"], "show", lambda fig, alt: figures.append(fig))
+    lesson["draw"]({"slow": lesson["walk"](lesson["SGD"], 0.01)})
+    (contours,) = (each for each in figures[0].axes[0].collections if hasattr(each, "levels"))
+    for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        if len(path.vertices):
+            x, y = path.vertices.T
+            np.testing.assert_allclose((x**2 + lesson["STEEP"] * y**2) / 2, level, rtol=0.02)
