@@ -57,9 +57,7 @@ def test_who_shoots_past_and_who_is_first_is_there_to_see(ran, page):
     )
     furthest = {name: float(x) for name, x in re.findall(r"(\w+) to \([^)]*\), x \S+ to (-?[\d.]+)[;.]", alt)}
     assert {name for name, x in furthest.items() if x > 0.05} == {"momentum", "Adam"}
-    said = re.findall(
-        r"^(\w+) +is more than 0.1 away until step (\d+)$", ran(page).text("paths-picture"), re.M
-    )
+    said = re.findall(r"(\w+) +is more than 0.1 away until step (\d+)", ran(page).text("paths-picture"))
     far = {name: int(step) for name, step in said}
     assert far.keys() == furthest.keys() and min(far, key=far.get) == "momentum"
 
