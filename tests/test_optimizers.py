@@ -177,3 +177,4 @@ def test_the_valley_is_drawn_as_it_is(monkeypatch):
         if len(path.vertices):
             x, y = path.vertices.T
             np.testing.assert_allclose((x**2 + lesson["STEEP"] * y**2) / 2, level, rtol=0.02)
+    lesson["plt"].close(figures[0])
