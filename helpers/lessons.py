@@ -1,6 +1,7 @@
 """Takes a lesson's program out of its notebook, so that there is one implementation of each thing."""
 
 import ast
+import difflib
 import linecache
 from types import FunctionType
 
@@ -23,14 +24,14 @@ def cells(name):
     return nbformat.read(path, as_version=4).cells
 
 
-def load(name, until=None, skip=(), also=(), replace=None, **constants):
+def load(name, until=None, skip=(), also=(), replace=None, edit=None, **constants):
     """Run the program of notebooks/NAME.ipynb and return its namespace, a dict.
 
     The program is the code cells tagged `program`, in order, up to and including the cell with id
     `until` (None: all), without the cells whose ids are in `skip`, and with those in `also`, tagged or
     not. Each keyword in `constants` takes the place of the value that the program assigns to that name
     (`EPOCHS=1`); the dict `replace` maps pieces of source, each found exactly once, to others, to see
-    what breaks.
+    what breaks; `edit` does so by names, as `edited` says.
     Raises ValueError for a name, a cell or a piece of source that isn't there.
     """
     skip, replace = {skip} if isinstance(skip, str) else set(skip), replace or {}
@@ -47,6 +48,8 @@ def load(name, until=None, skip=(), also=(), replace=None, **constants):
         and cell.id not in skip
         and (cell.id in also or (position <= last and "program" in cell.metadata.get("tags", ())))
     }
+    before = sources
+    sources = edited(sources, edit or {})
     for old in replace:
         found = sum(source.count(old) for source in sources.values())
         if found != 1:
@@ -54,25 +57,137 @@ def load(name, until=None, skip=(), also=(), replace=None, **constants):
 
     # Setting a constant turns `EPOCHS = 10` into `EPOCHS = EPOCHS`: everything after it sees the new
     # value, and the source that a traceback shows stays the notebook's.
-    program, assigned = [], set()
+    program, assigned = {}, set()
     for cell_id, source in sources.items():
         for old, new in replace.items():
             source = source.replace(old, new)
         # A changed cell gets another name, or its source would show up under the unchanged one's.
-        file = f"{name}.ipynb[{cell_id}]" + ("" if source == sources[cell_id] else " changed")
+        file = f"{name}.ipynb[{cell_id}]" + ("" if source == before[cell_id] else " changed")
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         tree = ast.parse(source, file)
         for statement in tree.body:
             assigned |= override(statement, constants)
-        program.append(compile(tree, file, "exec", dont_inherit=True))
+        program[cell_id] = compile(tree, file, "exec", dont_inherit=True)
     unknown = sorted(set(constants) - assigned)
     if unknown:
         raise ValueError(f"the program of {name} doesn't assign a value to {', '.join(unknown)} at top level")
 
-    namespace = {"__name__": name, **constants}
-    for code in program:
-        exec(code, namespace)
-    return namespace
+    return again({"__name__": name, "__cells__": program}, *program, **constants)
+
+
+def again(program, *ids, **named):
+    """Run cells of a loaded program in the order of `ids`, with `named` set before; return its namespace.
+
+    A constant that was set when the program was loaded can be set again: its cell keeps what is given.
+    """
+    program |= named
+    for cell_id in ids:
+        exec(program["__cells__"][cell_id], program)
+    return program
+
+
+def edited(sources, edits):
+    """Return the dict of sources with pieces exchanged that are found by their names in the syntax tree.
+
+    A path leads through definitions to a name: `"backward.dZ1"` is the value assigned to dZ1 in `backward`,
+    `"MLP.forward.return"` what that method returns, `"sgd"` the whole function, `"train_step.zero_grad"` the
+    statement that calls it, `"compile.loss"` the keyword of a call. In its place comes a piece of source: a
+    value, or statements for the whole statement; None takes the statement out.
+    Raises ValueError for a path that isn't found exactly once.
+    """
+    sources = dict(sources)
+    for path, new in edits.items():
+        found = 0
+        for cell_id, source in sources.items():
+            change = Edit(path, new)
+            tree = change.visit(ast.parse(source))
+            if change.found:
+                sources[cell_id] = ast.unparse(ast.fix_missing_locations(tree))
+            found += change.found
+        if found != 1:
+            raise ValueError(f"{path!r} is found {found} times in the program, not once")
+    return sources
+
+
+def difference(name, edits):
+    """Return the lines that `load(name, edit=edits)` takes out, with a `-`, and puts in, with a `+`."""
+    old = {cell.id: cell.source for cell in cells(name) if "program" in cell.metadata.get("tags", ())}
+    new = edited(old, edits)
+    lines = []
+    for cell_id in old:
+        if new[cell_id] != old[cell_id]:
+            pair = [ast.unparse(ast.parse(source)).splitlines() for source in (old[cell_id], new[cell_id])]
+            lines += [line for line in difflib.ndiff(*pair) if line[:2] in ("- ", "+ ") and line[2:].strip()]
+    return lines
+
+
+class Edit(ast.NodeTransformer):
+    """Exchanges what a path of `edited` leads to; `found` counts the places."""
+
+    def __init__(self, path, new):
+        *self.outer, self.name = path.split(".")
+        self.new, self.found, self.around = new, 0, []
+
+    def wanted(self, name):
+        return self.outer == self.around and name == self.name
+
+    def instead(self, statement, holder="value"):
+        self.found += 1
+        body = ast.parse(self.new or "").body
+        if self.new and len(body) == 1 and isinstance(body[0], ast.Expr):
+            if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+                return ast.Assign([ast.Name(statement.name, ast.Store())], body[0].value)
+            setattr(statement, holder, body[0].value)
+            return statement
+        return body
+
+    def visit_FunctionDef(self, node):
+        if self.wanted(node.name):
+            return self.instead(node)
+        self.around.append(node.name)
+        self.generic_visit(node)
+        self.around.pop()
+        return node
+
+    def visit_ClassDef(self, node):
+        return self.visit_FunctionDef(node)
+
+    def visit_Assign(self, node):
+        names = [ast.unparse(part) for part in getattr(node.targets[0], "elts", node.targets)]
+        for place, name in enumerate(names):
+            if self.wanted(name) and len(names) > 1 and isinstance(node.value, ast.Tuple):
+                part = self.instead(ast.Expr(node.value.elts[place]))
+                if isinstance(part, list):
+                    return part
+                node.value.elts[place] = part.value
+            elif self.wanted(name):
+                return self.instead(node)
+        return self.generic_visit(node)
+
+    def visit_AugAssign(self, node):
+        return self.instead(node) if self.wanted(ast.unparse(node.target)) else self.generic_visit(node)
+
+    def visit_Return(self, node):
+        return self.instead(node) if self.wanted("return") else self.generic_visit(node)
+
+    def visit_Expr(self, node):
+        if isinstance(node.value, ast.Yield) and self.wanted("yield"):
+            change = self.instead(node.value)
+            return change if isinstance(change, list) else node
+        if isinstance(node.value, ast.Call) and self.wanted(called(node.value)):
+            return self.instead(node)
+        return self.generic_visit(node)
+
+    def visit_Call(self, node):
+        if self.outer == [*self.around, called(node)]:
+            for keyword in (keyword for keyword in node.keywords if keyword.arg == self.name):
+                self.instead(keyword)
+        return self.generic_visit(node)
+
+
+def called(call):
+    """Return the last name of what an ast.Call calls: `zero_grad` for `optimizer.zero_grad()`."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
 
 
 def changed(program, *definitions, **named):
