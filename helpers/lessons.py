@@ -90,9 +90,10 @@ def edited(sources, edits):
     """Return the dict of sources with pieces exchanged that are found by their names in the syntax tree.
 
     A path leads through definitions to a name: `"backward.dZ1"` is the value assigned to dZ1 in `backward`,
-    `"MLP.forward.return"` what that method returns, `"sgd"` the whole function, `"train_step.zero_grad"` the
-    statement that calls it, `"compile.loss"` the keyword of a call. In its place comes a piece of source: a
-    value, or statements for the whole statement; None takes the statement out.
+    `"MLP.forward.return"` what that method returns (`"yield"` likewise), `"sgd"` the whole function,
+    `"sgd.w -="` that statement, `"train_step.zero_grad()"` the statement that calls it, `"compile.loss"` the
+    keyword of a call. In its place comes a piece of source: a value, or statements for the whole statement;
+    None takes the statement out.
     Raises ValueError for a path that isn't found exactly once.
     """
     sources = dict(sources)
@@ -165,7 +166,8 @@ class Edit(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_AugAssign(self, node):
-        return self.instead(node) if self.wanted(ast.unparse(node.target)) else self.generic_visit(node)
+        sign = {ast.Add: "+=", ast.Sub: "-=", ast.Mult: "*=", ast.Div: "/="}.get(type(node.op))
+        return self.instead(node) if self.wanted(f"{ast.unparse(node.target)} {sign}") else node
 
     def visit_Return(self, node):
         return self.instead(node) if self.wanted("return") else self.generic_visit(node)
@@ -174,7 +176,7 @@ class Edit(ast.NodeTransformer):
         if isinstance(node.value, ast.Yield) and self.wanted("yield"):
             change = self.instead(node.value)
             return change if isinstance(change, list) else node
-        if isinstance(node.value, ast.Call) and self.wanted(called(node.value)):
+        if isinstance(node.value, ast.Call) and self.wanted(f"{called(node.value)}()"):
             return self.instead(node)
         return self.generic_visit(node)
 

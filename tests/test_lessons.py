@@ -73,6 +73,84 @@ def test_replace_changes_one_place():
             lessons.load("90_tiny", replace={old: "1"})
 
 
+WORKSHOP = """RATE, SIZE = 0.1, 3
+class Net:
+    def forward(self, x):
+        y = x + 1
+        return y * SIZE
+
+def step(net, w):
+    check(w)
+    w -= RATE * net.forward(w)
+    return w
+
+def rows():
+    yield 1, 2
+
+def check(w, least=0):
+    if w < least:
+        raise ValueError("too small")
+
+start = float(4)
+start += 1
+result = check(start, least=0)
+first, second = divmod(7, 2)
+moved = step(Net(), start)"""
+EDITS = [
+    ({"SIZE": "5"}, 2.0, "RATE, SIZE = (0.1, 5)"),
+    ({"Net.forward.y": "x"}, 3.5, "y = x"),
+    ({"Net.forward.return": "y"}, 4.4, "return y"),
+    ({"step.w -=": "w = w"}, 5.0, "w = w"),
+    ({"step.check()": None}, 3.2, None),
+    ({"check": "lambda w, least: None", "step.check()": None}, 3.2, "check = lambda w, least: None"),
+    ({"start": "2.0"}, 1.8, "start = 2.0"),
+    ({"start +=": "start += 2"}, 3.9, "start += 2"),
+    ({"rows.yield": "3, 4"}, 3.2, "yield (3, 4)"),
+    ({"first": "8, 9"}, 3.2, "first, second = (8, 9)"),
+    ({"result": "result = 1\nextra = 2"}, 3.2, "extra = 2"),
+]
+
+
+@pytest.fixture
+def workshop(notebook):
+    book = nbformat.read(lessons.NOTEBOOKS / "90_tiny.ipynb", as_version=4)
+    book.cells = [new_code_cell(WORKSHOP, id="all", metadata={"tags": ["program"]})]
+    nbformat.write(book, lessons.NOTEBOOKS / "91_workshop.ipynb")
+
+
+@pytest.mark.parametrize(("edit", "moved", "line"), EDITS, ids=[" ".join(edit) for edit, *_ in EDITS])
+def test_an_edit_finds_its_place_by_names(workshop, edit, moved, line):
+    assert lessons.load("91_workshop", edit=edit)["moved"] == pytest.approx(moved)
+    taken_out, put_in = (
+        [each[2:].strip() for each in lessons.difference("91_workshop", edit) if each[0] == sign]
+        for sign in "-+"
+    )
+    assert taken_out and (line in put_in if line else put_in == [])
+
+
+def test_an_edit_of_a_keyword(workshop):
+    with pytest.raises(ValueError, match="too small"):
+        lessons.load("91_workshop", edit={"check.least": "9"})
+
+
+@pytest.mark.parametrize("path", ["forward.y", "Net.y", "check", "Net.forward.z", "w", "step.w", "check()"])
+def test_an_edit_that_has_no_place_or_two_is_refused(workshop, path):
+    if path == "check":  # the definition, not its calls
+        assert lessons.load("91_workshop", edit={path: "lambda *_, **__: 0"})["result"] == 0
+        return
+    with pytest.raises(ValueError, match=r"is found \d times in the program, not once"):
+        lessons.load("91_workshop", edit={path: "1"})
+
+
+def test_cells_can_be_run_again():
+    found = lessons.load("90_tiny", EPOCHS=3)
+    assert lessons.again(found, "constants", "double", EPOCHS=4)["DOUBLED"] == 8
+    found["DOUBLED"] = None
+    assert lessons.again(found, "double")["DOUBLED"] == 8
+    with pytest.raises(KeyError):
+        lessons.again(found, "aside")
+
+
 def test_errors_say_what_there_is():
     with pytest.raises(ValueError, match="there are: 90_tiny"):
         lessons.load("91_other")
