@@ -15,7 +15,8 @@ PATHS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb")
 SIBLING = re.compile(rf"(\d\d_\w+)_({'|'.join(TOOLS)})")
 LESSONS = sorted({match[1] for name in PATHS if (match := SIBLING.fullmatch(name))})
 START = "00_start_here"
-REBUILT = [name for name in PATHS if name < "20"]  # the comparisons keep their widths and their solutions
+OLD = ("20_equality", "22_key_differences")  # the comparisons keep their widths and their solutions
+REBUILT = [name for name in PATHS if name not in OLD]
 # The headings and their cells' ids: the lesson's own stand between the two rows, and after the second.
 FIRST = {"Goal": "goal", "Setup": "setup", "Data": "data", "In short": "in-short"}
 THEN = {
@@ -265,15 +266,15 @@ def test_cells_are_small(name):
             assert not [line for line in lines if line.lstrip().startswith(("%", "!"))], cell.id
             assert not lines[-1].endswith(";"), cell.id
             sizes.append(len(lines))
-    assert median(sizes) <= 8
+    assert median(sizes) <= (8 if name in REBUILT else 10)
 
 
 @pytest.mark.parametrize("name", REBUILT)
 def test_notebooks_are_short(name):
     cells = read(name).cells
     first = counting.first_reading(cells)
-    if name == START:
-        assert len(cells) <= 70
+    if name == START or name > "20":
+        assert len(cells) <= (70 if name == START else 150)
         return
     assert len(cells) <= 90 and counting.words(cells) <= (2400 if name < "03" else 2500)
     assert len(first) <= 60 and counting.words(first) <= 1600

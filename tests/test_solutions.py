@@ -214,6 +214,7 @@ PAGES = {
         "predict": [1, 1e-8, "True", 1e-6, "True"],
         "modify": [0.9, 2.2e-7, 7, 8],
     },
+    "21_mistakes": {"build": ["True", "False", "True"]},
     "22_key_differences": {
         "predict": ["'Idle.on_train_batch_end'", 300, 1, "none"],
         "modify": ["none"],
