@@ -145,12 +145,18 @@ def equations(source):
     return sum(bool(re.search(r"=|\\leftarrow|\\approx", part)) for part in parts)
 
 
-def cost(lesson, base, wishes, without=r"$"):
+# Statements with which a page tries a change out, no part of the change: what is trained and said of it,
+# and what lesson 3 gives back for the next change.
+TRIALS = r"tell|run|print|history|accuracy|.*lesson"
+
+
+def cost(lesson, base, wishes, without=TRIALS):
     """Return what changes to a lesson cost in each tool, as the notebooks stand in their files.
 
     `lesson` and `base` are names of lessons: the program cells of `lesson` whose ids begin with a change's
     prefix, but for shared ones and those that end in "-run", are laid beside the program of `base`. `wishes`
-    maps the name of each change to its prefix; statements that match `without` are left out.
+    maps the name of each change to its prefix; statements that match `without` are left out: those that only
+    try the change.
 
     Returns for each change and tool (name, tool, nodes, derived, step, loop, doors): how many nodes changed
     (`nodes_changed`); how many equations NumPy's notebook derives for it, in the cell "PREFIX-why" (None for

@@ -183,7 +183,21 @@ def _verdict(key: str, mine: np.ndarray, theirs: np.ndarray) -> str:
     return bound(gap) + ("" if gap <= AGREED else f" apart{_first_departure(key, mine, theirs)}")
 
 
-def compare(name: str, record: dict) -> None:
+def _together(rows: dict[str, list[str]]) -> dict[str, list[str]]:
+    """One row for all keys that are the same up to their first "_"; what departs goes before what agrees."""
+    groups = {}
+    for key, cells in rows.items():
+        groups.setdefault(key.split("_")[0], []).append(cells)
+
+    def first(column):
+        said = [cell for cell in column if cell]
+        apart = [cell for cell in said if not cell.startswith(("within", "identical"))]
+        return next(iter(apart + said), "")
+
+    return {name: [first(column) for column in zip(*group, strict=True)] for name, group in groups.items()}
+
+
+def compare(name: str, record: dict, short: bool = False) -> None:
     """Print how far a notebook's run is from the recorded runs of its two siblings.
 
     Losses are compared relatively, all else absolutely. A record may hold its `settings`, a list of the
@@ -192,6 +206,7 @@ def compare(name: str, record: dict) -> None:
     Args:
         name: the notebook's name without its ending, such as "03_mlp_numpy".
         record: the notebook's own run: numbers and arrays by name; names a sibling lacks are left out for it.
+        short: one row for all names that are the same up to their first "_": of what departs, if any does.
 
     Raises:
         AssertionError: under the settings of the recorded run, something is further apart than AGREED.
@@ -223,6 +238,8 @@ def compare(name: str, record: dict) -> None:
         for key, mine in record.items()
         if columns
     }
+    if short:
+        rows = _together(rows)
     if not rows:
         return
     key_width = max(map(len, rows))

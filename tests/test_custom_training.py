@@ -96,7 +96,7 @@ def test_fit_reports_what_was_learned_wherever_we_went_in(ran):
         output.get("text", "") for output in cell("05_custom_training_keras", "in-short-train").outputs
     )
     epochs = re.findall(r" accuracy: (\S+) - loss: (\S+) - val_accuracy: (\S+) - val_loss: (\S+)", text)
-    assert len(epochs) == 10
+    assert len(epochs) == 5
     assert all(float(figure) > 0.05 for epoch in epochs for figure in epoch)
     assert float(epochs[-1][0]) > 0.9
 
@@ -109,10 +109,13 @@ with contextlib.redirect_stdout(io.StringIO()):
     lesson = lessons.load("05_custom_training_keras", until="two-model")
 found = {}
 for name in ("stairs", "penalty", "two"):  # models of their own
-    run = lesson["runs"][name]
-    losses, weights = run(lesson["start"], lesson["batches"])
-    history = inspect.getclosurevars(run).nonlocals["model"].history.history
-    found[name] = {"losses": losses.tolist(), **history}
+    around = inspect.getclosurevars(lesson["runs"][name]).nonlocals
+    around["model"].set_weights(lesson["start"])
+    for variable, value in zip(around["state"], around["unused"]):
+        variable.assign(value)
+    data = lesson["feed"](lesson["batches"])
+    history = around["model"].fit(data, epochs=125, steps_per_epoch=1, shuffle=False, verbose=0).history
+    found[name] = {"losses": lesson["kept"][name][0].tolist(), **history}
 print(json.dumps(found, default=float))
 """
 
@@ -121,7 +124,8 @@ def test_the_histories_of_keras_hold_losses_and_accuracies():
     pytest.importorskip("tensorflow")
     done = subprocess.run([sys.executable, "-c", HISTORIES], cwd=ROOT, check=True, stdout=subprocess.PIPE)
     for name, history in json.loads(done.stdout).items():
-        assert history["loss"] == history["losses"] and min(history["loss"]) > 0, name
+        np.testing.assert_allclose(history["loss"], history["losses"], rtol=1e-12, err_msg=name)
+        assert min(history["loss"]) > 0, name
         assert np.mean(history["accuracy"]) > 0.5 and max(history["accuracy"]) > 0.9, name
         # Of 32 digits some are right: no mean of several batches.
         assert np.abs(32 * np.array(history["accuracy"]) % 1).max() < 1e-9, name
@@ -163,7 +167,7 @@ def test_the_switch_of_a_layer_is_asked_when_keras_compiles():
     for tool, still in (
         ("numpy", "gradient 0"),
         ("keras", "not compiled again"),
-        ("pytorch", "gradient set to 0"),
+        ("pytorch", "gradient set to 0"),  # not by default
     ):
         rows = dict(
             re.findall(
@@ -178,12 +182,16 @@ def test_the_switch_of_a_layer_is_asked_when_keras_compiles():
 
 def test_a_step_without_metrics_reports_nothing_true():
     reported, accuracy, metrics, error = printed("05_custom_training_keras", "forgotten-metrics").splitlines()
-    assert reported == "reported: {'loss': [0.0]}" and float(accuracy.split()[-1]) > 0.8
+    assert reported == "reported: {'loss': [0.0]}" and float(accuracy.split()[-1]) > 0.7
     assert metrics == "metrics=['accuracy']:" and "metric has not yet been built" in error
 
 
 def test_the_rule_of_the_stairs_is_no_derivative_of_the_stairs():
-    assert "derivative? False" in printed("05_custom_training_pytorch", "stairs-detached")
+    said = printed("05_custom_training_pytorch", "stairs-detached")
+    assert "stairs, right derivative? False" in said
+    # The same gradient test, on a rule that is right. And where the two forms of the rule differ: at a bound.
+    assert printed("05_custom_training_pytorch", "softplus") == "softplus, right derivative? True\n"
+    assert "at 1: 0.0 2.0" in said
 
 
 def test_nothing_is_left_of_an_earlier_change():

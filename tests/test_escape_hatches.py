@@ -40,7 +40,7 @@ BROKEN = {
     "PyTorch": (
         ("EntropyLoss(label_smoothing=SMOOTH)", "EntropyLoss()", "record"),
         ("-((1 - log_p.exp()) ** FOCUS *", "-((1 - log_p.detach().exp()) ** FOCUS *", "focal-loss"),
-        ("return upstream * ((Z > 0) & (Z < 1))", "return upstream", "stairs-model"),
+        ("return dA * ((Z > 0) & (Z < 1))", "return dA", "stairs-model"),
         ("create_graph=True", "retain_graph=True", "penalty-step"),
         ('"momentum": MOMENTUM', '"momentum": 0.0', "record"),
         ("(loss / PARTS).backward()", "loss.backward()", "accumulation-run"),

@@ -36,7 +36,7 @@ DISPLAYED = {
     "02_gradient": "H a b c da db dc dx dy nabla s s_prime surface x y",
     "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw w",
     "04_optimizers": "a alpha c f k m m_hat r v v_hat w",
-    "05_custom_training": "A1 L R X Y dZ1 dw m p w",
+    "05_custom_training": "A A1 L R X Y dZ dZ1 dw m p w",
 }
 DISPLAYED["03_mlp_numpy"] = DISPLAYED["03_mlp"] + " m"  # where softmax takes off the largest logit
 DISPLAYED["05_custom_training_numpy"] = (
@@ -297,6 +297,7 @@ def values(lesson):
     if lesson == "05_custom_training":
         draw("G dG", n, classes), draw("D dH", n, hidden), draw("S dS", n, pixels), draw("N f", n)
         draw("R T dR", n, 1), draw("W3", hidden, 1), draw("b3", 1), draw("p f", n, 1)
+        draw("A Z dA dZ", n, hidden)
         draw("s gamma penalty mu c k epsilon")
         known["p"] /= 2  # a probability
         known["Z1"] *= 2  # beyond 1, too
@@ -721,7 +722,9 @@ SLIPS = (
     ("05_custom_training", "loss", "s / 10", "s / 9"),
     ("05_custom_training", "loss", r"\sum_i \sum_j Y_{ij}", r"\sum_i \sum_j P_{ij}"),
     ("05_custom_training", "focal-why", r"\gamma p (1 - p)^{\gamma - 1}", r"p (1 - p)^{\gamma - 1}"),
-    ("05_custom_training", "derivative", "[0 < Z_1 < 1]", "[0 < Z_1]"),
+    ("05_custom_training", "derivative", "e^{-Z}", "e^Z"),
+    ("05_custom_training", "derivative", r"\ln(1 + e^Z)", r"\ln(1 - e^Z)"),
+    ("05_custom_training", "stairs-goal", "[0 < Z_1 < 1]", "[0 < Z_1]"),
     ("05_custom_training", "step", r"\frac{\lambda}{n} \sum_i \sum_j", r"\lambda \sum_i \sum_j"),
     ("05_custom_training", "penalty-why", r"dS = 2 \lambda S", r"dS = \lambda S"),
     ("05_custom_training", "penalty-why", r" + dS^\top D", ""),

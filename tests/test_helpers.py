@@ -89,6 +89,19 @@ def test_compare_says_where_a_run_departs_and_raises(folder, capsys):
     assert lines["own"].split() == ["own"]
 
 
+def test_compare_in_short_has_a_row_for_each_beginning_and_says_what_departs(folder, capsys):
+    numbers = dict(big_losses=np.array([2.0, 1.0]), big_W=np.eye(2), small_losses=np.ones(2), small=1)
+    for tool in ("keras", "pytorch"):
+        records.save(f"01_x_{tool}", numbers)
+    records.compare("01_x_numpy", numbers, short=True)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["big"] + 2 * ["within", "1e-12"], ["small"] + 2 * ["within", "1e-12"]]
+    with pytest.raises(AssertionError, match="big_W from Keras's, big_W from PyTorch's"):
+        records.compare("01_x_numpy", numbers | {"big_W": np.eye(2) + 0.5}, short=True)
+    big, small = capsys.readouterr().out.splitlines()[1:]
+    assert big.split() == ["big", "5.0e-01", "apart", "5.0e-01", "apart"] and "apart" not in small
+
+
 def test_compare_raises_only_under_the_records_settings(folder, capsys):
     for tool in ("keras", "pytorch"):
         records.save(f"01_x_{tool}", a_record(settings=["5k", 3]))
