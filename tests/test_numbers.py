@@ -30,7 +30,7 @@ EXCEPTIONS = {
     ("02_gradient_*", "numeric-picture-read"): ("what float64 is; a network to think of", "16", "100,000"),
     ("03_mlp_*", "data"): ("the sizes of the data, which test_data compares", "1,000", "4,000"),
     ("03_mlp_*", "train"): ("10 epochs of 125 batches", "1,250"),
-    ("04_optimizers_*", "data"): ("the sizes of the data, which test_data compares", "4,000", "400"),
+    ("04_optimizers_*", "data"): ("the sizes of the data, which test_data compares", "4,000", "3,600", "400"),
     ("04_optimizers_*", "seeds"): ("what In short holds back", "400"),
     ("04_optimizers_*", "epsilon-read"): ("the threshold of the cell below", "1 %"),
     ("20_equality", "title"): ("the number of the page", "20"),
