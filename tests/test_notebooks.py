@@ -266,7 +266,7 @@ def test_cells_are_small(name):
             assert not [line for line in lines if line.lstrip().startswith(("%", "!"))], cell.id
             assert not lines[-1].endswith(";"), cell.id
             sizes.append(len(lines))
-    assert median(sizes) <= (8 if name in REBUILT else 10)
+    assert median(sizes) <= 8
 
 
 @pytest.mark.parametrize("name", REBUILT)
