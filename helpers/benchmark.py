@@ -91,7 +91,7 @@ def main(arguments=()):
         calls["scikit-learn, SGD"] = scikit_learn_timer(numpy_lesson, "sgd")
         calls["scikit-learn, Adam"] = scikit_learn_timer(numpy_lesson, "adam")
     except ImportError:
-        print("scikit-learn is not installed; `pip install -e .[dev]` adds it to the comparison.\n")
+        print("scikit-learn is not installed; `pip install -e .[ways]` adds it to the comparison.\n")
 
     print(f"One training step, 784-128-10, batches of 32, float32, 1 thread, {rounds} interleaved rounds\n")
     seconds = timing.interleaved(calls, rounds=rounds, number=None)

@@ -26,9 +26,13 @@ NEED = {
     "keras": "the Keras notebooks need it",
     "tensorflow": "the Keras notebooks need it",
     "torch": "the PyTorch notebooks need it",
+    "scikit-learn": "page 22 needs it",
+    "scipy": "page 22 needs it",
+    "skorch": "page 22 needs it",
     "nbval": "the tests need it",
     "pytest": "the tests need it",
 }
+MODULES = {"scikit-learn": "sklearn"}  # packages whose module has another name
 # In the words of the README, under "When it goes wrong".
 OTHER_PYTHON = (
     "In a terminal, in the folder above the notebook's, call `python3 -m helpers lab`; in VS Code, select "
@@ -123,7 +127,7 @@ def remarks() -> list[tuple[str, str]]:
 
 def _is_there(name):
     try:
-        return find_spec(name) is not None
+        return find_spec(MODULES.get(name, name)) is not None
     except (ImportError, ValueError):
         return False
 
@@ -159,7 +163,8 @@ def _helpers():
 
 def _hidden_packages():
     """Python looks in the notebook's own folder first: a `torch.py` there is what `import torch` finds."""
-    for name in pins():
+    for package in pins():
+        name = MODULES.get(package, package)
         for path in (Path(f"{name}.py"), Path(name, "__init__.py")):
             if path.is_file():
                 found = path if path.parent == Path() else path.parent

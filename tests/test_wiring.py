@@ -241,7 +241,7 @@ COMMANDS = {
     "python -m helpers check",
     "python -m helpers check --play ${{ matrix.lesson }}",
     "python -m helpers test",
-    "python -m pip install -e '.[keras,pytorch,test]'",
+    "python -m pip install -e '.[keras,pytorch,test,ways]'",
     "python -m pip install -r requirements.txt",
     "python -m pytest",
     "python -m pytest -m makers tests/test_faults.py",
