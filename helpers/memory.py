@@ -6,13 +6,12 @@ import platform
 MMAP_THRESHOLD = -3  # glibc's number for it, in malloc.h
 
 
-def keep(size: int = 2**25) -> bool:
-    """Let glibc keep freed arrays up to `size` bytes for the next ones; return whether it does.
+def keep(size: int = 2**25) -> None:
+    """Let glibc keep freed arrays up to `size` bytes for the next ones; elsewhere do nothing.
 
-    When TensorFlow has trained, each larger array of NumPy's comes from the system and goes back to it at
-    once, and each of its pages is cleared anew. No number changes, but a loop over arrays of a megabyte
-    takes up to twice as long. Where there is no glibc, nothing happens.
+    Once TensorFlow has trained, it may happen that each larger array of NumPy's comes from the system and
+    goes back to it at once, and that each of its pages is cleared anew. No number depends on that, but loops
+    over arrays of a megabyte were seen to take twice as long.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    return bool(ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, size))
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, size)
