@@ -211,7 +211,9 @@ RIGHT = {
 # Of the pages of all three tools: what has to come out, by the reasons that the solutions give.
 PAGES = {
     "20_equality": {
-        "predict": [1, 1e-8, "True", 1e-6, "True"],
+        "predict": [1e-8, "True", 1e-6, "True"],
+        "order": [1, 0, 0, 4, 1, 8, -4],
+        "backend": [1e-12, "False", 1e-3, "True"],
         "modify": [0.9, 2.2e-7, 7, 8],
     },
     "21_mistakes": {"build": ["True", "False", "True"]},
