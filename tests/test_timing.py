@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import psutil
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -107,6 +108,172 @@ def test_table_gives_median_quartiles_and_ratio(capsys):
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == ["1.00", "0.20"]
     with pytest.raises(KeyError):
         timing.table({"one": [1.0, 2.0]}, relative_to="three")
+
+
+# Two clocks, and processes that take turns. No time passes here: the clocks are ours.
+
+
+@pytest.fixture
+def two_clocks(clock, monkeypatch):
+    monkeypatch.setattr(time, "process_time", lambda: clock.now / 2)
+    return clock
+
+
+def test_a_turn_is_divided_by_its_calls_and_steps(two_clocks):
+    call = two_clocks.call(0.01)
+    turn = timing.turn(call, steps=4, seconds=0.1)
+    assert call.count == 2
+    np.testing.assert_allclose(turn(), [0.01 / 4, 0.005 / 4])
+    assert call.count == 2 + 1 + 10  # one to warm up, untimed
+    turn()
+    assert call.count == 2 + 2 * 11
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-9, 100), (1e-4, 100), (0.015, 2), (7.0, 1)])
+def test_a_turn_lasts_about_as_long_whatever_it_times(two_clocks, seconds, calls):
+    call = two_clocks.call(seconds)
+    turn = timing.turn(call)
+    before = call.count
+    turn()
+    assert call.count - before == 1 + calls
+
+
+def test_a_turn_ends_early_on_a_busy_machine(two_clocks):
+    seconds = itertools.chain([0.001] * 2, itertools.repeat(1.0))
+    call = two_clocks.call(seconds)
+    turn = timing.turn(call)
+    np.testing.assert_allclose(turn(), [1.0, 0.5])
+    assert call.count == 2 + 1 + 1
+
+
+TOY = """
+import os, sys
+from helpers import timing
+print("chatter of a library")
+{}
+env = [float(os.environ.get("TOY", 0)), len(sys.argv)]
+timing.serve({{"size": {{"one": lambda: [2.0, 1.0], "env": lambda: env}}}}, "note")
+"""
+
+
+@pytest.fixture
+def child(no_leftovers):
+    """Start children that are ended whatever the test does."""
+    with contextlib.ExitStack() as stack:
+
+        def start(program, *arguments, **environment):
+            child = timing.Child(program, *arguments, **environment)
+            stack.callback(child.end)
+            return child
+
+        yield start
+
+
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_child_says_its_note_and_answers(child):
+    toy = child(TOY.format(""), "argument", TOY="7")
+    assert toy.answer() == "note"
+    assert toy.ask("size") == {"one": [2.0, 1.0], "env": [7.0, 2.0]}
+    assert toy.ask("size")["one"] == [2.0, 1.0]
+    toy.end()
+    assert not alive(toy.process.pid)
+
+
+def test_a_child_that_fails_says_why(child):
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        child(TOY.format("1 / 0")).answer()
+    toy = child(TOY.format(""))
+    toy.answer()
+    with pytest.raises(RuntimeError, match="KeyError: 'another size'"):
+        toy.ask("another size")
+    with pytest.raises(RuntimeError, match="KeyError: 'another size'"):
+        toy.ask("size")  # nobody is there any more
+
+
+def test_a_child_ends_with_all_that_it_has_started(child):
+    sleeper = "import subprocess; p = subprocess.Popen(['sleep', '60']); print('=>', p.pid)"
+    toy = child(TOY.format(sleeper))
+    pid = toy.answer()
+    assert alive(pid)
+    toy.end()
+    for _ in range(1000):
+        if not alive(pid):
+            break
+        time.sleep(0.01)
+    assert not alive(pid)
+
+
+def test_a_child_ends_when_its_parent_does(child):
+    toy = child(TOY.format(""))
+    toy.answer()
+    toy.process.stdin.close()  # as when the parent is killed
+    assert toy.process.wait(60) == 0
+
+
+SWEPT = """
+import json, os, sys
+from helpers import timing
+page, prefix, tool, constants = json.loads(sys.argv[1])
+seen = [page, prefix, constants, os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES")]
+turn = __import__("itertools").count(1.0).__next__
+turns = {size: {tool: lambda size=size: [turn(), len(size)]} for size in constants["SIZES"]}
+timing.serve(turns, [*seen, os.getpid()])
+"""
+PLAN = {
+    "1 thread": (1, {"A": "cpu", "B": "cpu"}, {"SIZES": ("x", "yy")}),
+    "accelerator": (2, {"A": "cpu", "B": "gpu"}, {"SIZES": ("yy",)}),
+}
+
+
+def test_sweeps_ask_every_tool_for_every_size_in_every_round(monkeypatch, no_leftovers):
+    asked = []
+    ask = timing.Child.ask
+    monkeypatch.setattr(timing, "_PROGRAM", SWEPT)
+    monkeypatch.setattr(timing.Child, "ask", lambda self, size: asked.append((size, self)) or ask(self, size))
+    times, notes = timing.sweeps("page", "speed-", PLAN, rounds=2)
+    assert times["1 thread"]["x"]["A"].tolist() == [[1, 1], [3, 1]]
+    assert times["1 thread"]["yy"]["B"].tolist() == [[2, 2], [4, 2]]
+    assert times["accelerator"]["yy"]["B"].tolist() == [[1, 2], [2, 2]]
+    assert list(times["1 thread"]["x"]) == ["A", "B"] and list(times["accelerator"]) == ["yy"]
+    assert [size for size, _ in asked] == ["x", "x", "yy", "yy"] * 2 + ["yy"] * 4
+    assert len({child for _, child in asked}) == 4 == len({note[-1] for note in notes.values()})
+    for (sweep, tool), (page, prefix, constants, threads, visible, pid) in notes.items():
+        count, devices, _ = PLAN[sweep]
+        assert (page, prefix, threads, constants["DEVICE"]) == ("page", "speed-", str(count), devices[tool])
+        assert (visible == "-1") == (devices[tool] == "cpu") and not alive(pid)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_sweeps_leave_nothing_behind_when_they_break_off(monkeypatch, no_leftovers, error):
+    started, start = [], timing.Child.__init__
+
+    def ask(self, size):
+        raise error
+
+    def noted(self, *arguments, **environment):
+        start(self, *arguments, **environment)
+        started.append(self.process.pid)
+
+    monkeypatch.setattr(timing, "_PROGRAM", SWEPT)
+    monkeypatch.setattr(timing.Child, "__init__", noted)
+    monkeypatch.setattr(timing.Child, "ask", ask)
+    with pytest.raises(error):
+        timing.sweeps("page", "speed-", PLAN, rounds=2)
+    assert len(started) == 4 and not any(map(alive, started))
+
+
+def test_sweeps_say_which_program_failed(monkeypatch, no_leftovers):
+    monkeypatch.setattr(timing, "_PROGRAM", "raise ValueError('no such page')")
+    with pytest.raises(RuntimeError, match="no such page"):
+        timing.sweeps("page", "speed-", PLAN, rounds=2)
+
+
+def test_one_round_has_no_quartiles():
+    with pytest.raises(ValueError, match="two rounds or more, not 1"):
+        timing.sweeps("page", "speed-", PLAN, rounds=1)
 
 
 # The tables of the lessons: what stands beside a label is what was timed, and is divided by what it says
@@ -402,31 +569,92 @@ def observe_benchmark():
     return found, loaded
 
 
-def observe_lesson_22():
-    """Look at the timers of lesson 22, for 16 hidden units and batches of 8."""
-    needed = ("setup-imports", "setup-threads", "speed-")
-    skip = [cell.id for cell in lessons.cells("22_key_differences") if not cell.id.startswith(needed)]
-    page = lessons.load("22_key_differences", skip=skip)
-    found, clock = {"turns": {}}, Clock()
-    with mock.patch.object(time, "perf_counter", clock.read):
-        for seconds in (1e-6, 1e-3, 1.0):
-            call = clock.call(seconds)
-            found["turns"][seconds] = (page["turns"](call)(), call.count)
-    page["turns"] = lambda step: step
-    numpy, keras = page["numpy_timers"](16, 8), page["keras_timers"](16, 8)
-    found["products"] = [product.shape for product in numpy["products alone"]()]
-    found["NumPy"] = steps_of(page["sized"]("numpy", 16), numpy["NumPy"])
-    found["PyTorch"] = steps_of(page["sized"]("pytorch", 16), page["pytorch_timer"](16, 8, "cpu"))
-    found |= {name: fits_of(page["sized"]("keras", 16), call) for name, call in keras.items()}
-    found["flop"] = {size: page["flop"](*size) for size in ((128, 32), (16, 8))}
+def speed_page(**constants):
+    """Return what the processes of page 22's section on speed load: its programs, here of small steps."""
+    skip = [cell.id for cell in lessons.cells("22_key_differences") if not cell.id.startswith("speed-")]
+    return lessons.load("22_key_differences", skip=skip, **constants)
 
-    run_cell("22_key_differences", "speed-sweeps-define", page)
-    rows = [[[*size, "NumPy"], [float(sum(size))]] for size in page["SIZES"]]
-    page["answer"] = lambda process: ([["peak", [2.0]], *rows], {})
-    found["sweep"] = page["end_sweep"](None)[0]
-    page |= {"SWEEP": "", "start_process": lambda program, *arguments, **environment: environment}
-    found["environment"] = page["start_sweep"](2, {}, "folder")
-    return found
+
+def inside(call):
+    """Return what a closure has kept, by name."""
+    return inspect.getclosurevars(call).nonlocals
+
+
+def hand_of(call, weights):
+    """Return what one call of a program that has its batches in hand trains; it has to make one step."""
+    step, calls = call.__closure__[call.__code__.co_freevars.index("step")], []
+    train = step.cell_contents
+    step.cell_contents = lambda X, Y: calls.append((X, Y)) or train(X, Y)
+    before = [np.array(w) for w in weights()]
+    loss = call()
+    ((X, Y),) = calls
+    step.cell_contents = train
+    kinds = {type(X).__name__, type(Y).__name__}
+    after = [np.array(w) for w in weights()]
+    return dict(
+        X=np.asarray(X), Y=np.asarray(Y), before=before, after=after, kinds=kinds, loss=float(np.sum(loss))
+    )
+
+
+def observe_page_22():
+    """Look at the programs that page 22 times, at 16 hidden units and batches of 8."""
+    import torch
+
+    page, size, loaded = speed_page(), "16 x 8", []
+    load, seen = page["sized"], {}
+    page["sized"] = lambda *args, **edit: loaded.append(load(*args, **edit)) or loaded[-1]
+    ways = page["of_numpy"](size)
+    plain, in_place = loaded
+    seen["products"] = [(product.shape, product.dtype.name) for product in ways["five products"]()]
+    for name, lesson in {
+        "NumPy script": plain,
+        "NumPy, in place": in_place,
+        "NumPy script, Adam": plain,
+    }.items():
+        seen[name] = steps_of(lesson, ways[name])
+    for name in ("scikit-learn", "scikit-learn, Adam"):
+        net, X, y = (inside(ways[name])[key] for key in ("net", "X", "y"))
+        ways[name]()
+        steps, before = net.t_ / 8, [w.copy() for w in net.coefs_]
+        ways[name]()
+        moved = [np.abs(new - old).max() for new, old in zip(net.coefs_, before, strict=True)]
+        seen[name] = dict(X=X, y=y, steps=(steps, net.t_ / 8 - steps), moved=moved, settings=net.get_params())
+    seen["EPOCH"] = page["EPOCH"]
+
+    loaded.clear()
+    compiled = []
+    with mock.patch.object(torch, "compile", lambda function: compiled.append(function) or function):
+        ways = page["of_pytorch"](size)
+    eager, c = loaded
+    seen["PyTorch, in hand"] = steps_of(eager, ways["PyTorch, in hand"])
+    seen["PyTorch, compiled"] = steps_of(c, ways["PyTorch, compiled"])
+    seen["handed to torch.compile"] = [function is c["with_loss"] for function in compiled]
+    seen["layers"] = [type(layer).__name__ for layer in eager["MLP"]()]
+    for name in ("PyTorch, Adam", "PyTorch, fused Adam"):
+        seen[name] = steps_of(eager, ways[name])
+        seen[name]["fused"] = inside(ways[name])["optimizer"].defaults["fused"]
+    got, step = [], eager["train_step"]
+    eager["train_step"] = lambda X, y, net, sgd: got.append((X.numpy(), y.numpy(), step(X, y, net, sgd)))
+    for _ in range(501):  # an epoch, and one more
+        ways["PyTorch, DataLoader"]()
+    seen["PyTorch, DataLoader"] = got
+
+    loaded.clear()
+    ways = page["of_keras"](size)
+    (p,) = loaded
+    seen["fit's clock"] = p["time"].perf_counter is timing.clocks
+    seen["Keras's first batch"] = p["batches"][0, 0]
+    own, alone = inside(ways["Keras train_on_batch"])["step"].__self__, ways["TensorFlow alone"]
+    seen["Keras train_on_batch"] = hand_of(ways["Keras train_on_batch"], own.get_weights)
+    for name in ("Keras own loop", "Keras own loop, Adam"):
+        kept = inside(inside(ways[name])["step"].python_function)
+        seen[name] = hand_of(ways[name], kept["net"].get_weights)
+        seen[name]["optimizer"] = type(kept["optimizer"]).__name__
+    params = inside(inside(alone)["step"].python_function)["params"]
+    seen["TensorFlow alone"] = hand_of(alone, lambda: [w.numpy() for w in params])
+    for name in [name for name in ways if "fit" in name]:
+        seen[name] = fits_of(p, ways[name])
+    return seen
 
 
 def observe(setups, file):
@@ -438,7 +666,7 @@ def observe(setups, file):
     ]  # none but on Linux
     found = {"threads": threads() | {torch.get_num_threads()}, "TensorFlow's": tasks.count("tf_Compute")}
     found["benchmark"], loaded = observe_benchmark()
-    found["lesson 22"] = observe_lesson_22()
+    found["page 22"] = observe_page_22()
     step_timer, fit_timer = (
         loaded[f"03_mlp_{tool}"][f"{kind}_timer"] for tool, kind in (("pytorch", "step"), ("keras", "fit"))
     )
@@ -541,33 +769,223 @@ def test_kerass_fit_timer_trains(observed):
     assert_fits(observed["Keras"], 64, 200, "float64")
 
 
-def test_lesson_22_times_the_size_it_names(observed, mlp):
-    seen = observed["lesson 22"]
-    assert_trains(mlp, seen["NumPy"], "float32", 8)
-    assert_trains(mlp, seen["PyTorch"], "float32", 8)
-    for tool in ("NumPy", "PyTorch"):
-        assert [array.shape for array in seen[tool]["start"]] == [(784, 16), (16,), (16, 10), (10,)]
-    assert_fits(seen["Keras fit"], 8, 384, width=16)
-    assert_fits(seen["Keras fit tuned"], 8, 384, width=16, jit=True, per_call=16)
-    assert seen["products"] == [(8, 16), (8, 10), (16, 10), (8, 16), (784, 16)]
-    inner = (784, 16, 8, 10, 8)
-    products = zip(seen["products"], inner, strict=True)
-    assert seen["flop"] == {(128, 32): benchmark.FLOP, (16, 8): sum(2 * a * b * n for (a, b), n in products)}
+# Page 22, "Speed": what its programs train, and what is said of their times
 
 
-def test_lesson_22_takes_turns_of_one_length(observed):
-    # Each is called once untimed, then 2 times to see how long it takes, once untimed again, then in a turn.
-    turns = observed["lesson 22"]["turns"]
-    assert {seconds: count - 4 for seconds, (_, count) in turns.items()} == {1e-6: 50, 1e-3: 12, 1.0: 1}
-    for seconds, (measured, _) in turns.items():
-        assert measured == pytest.approx(seconds)
+def test_page_22_times_numpys_step_at_the_size_it_names(observed, mlp):
+    seen = observed["page 22"]
+    shapes = [(8, 16), (8, 10), (16, 10), (8, 16), (784, 16)]
+    assert seen["products"] == [(shape, "float32") for shape in shapes]
+    for name in ("NumPy script", "NumPy, in place", "NumPy script, Adam"):
+        assert_trains(mlp, seen[name], "float32", 8, adam="Adam" in name)
+        assert [w.shape for w in seen[name]["start"]] == [(784, 16), (16,), (16, 10), (10,)]
+    with pytest.raises(AssertionError):
+        assert_trains(mlp, seen["NumPy script"], "float32", 16)
+    with pytest.raises(AssertionError):
+        assert_trains(mlp, seen["NumPy script"], "float64", 8)
 
 
-def test_lesson_22_scales_the_peak_to_each_size(observed):
-    for (width, batch), tools in observed["lesson 22"]["sweep"].items():
-        assert tools["NumPy"] == [width + batch]
-        work = 2 * batch * (2 * 784 * width + 3 * 10 * width)
-        assert tools["peak"] == [pytest.approx(2.0 * work / benchmark.FLOP)]
+def test_page_22_times_pytorchs_step_in_all_its_ways(observed, mlp):
+    seen = observed["page 22"]
+    for name in ("PyTorch, in hand", "PyTorch, compiled", "PyTorch, Adam", "PyTorch, fused Adam"):
+        assert_trains(mlp, seen[name], "float32", 8, adam="Adam" in name)
+        assert [w.shape for w in seen[name]["start"]] == [(784, 16), (16,), (16, 10), (10,)]
+    assert seen["handed to torch.compile"] == [True] and seen["layers"] == ["Linear", "ReLU", "Linear"]
+    assert not seen["PyTorch, Adam"]["fused"] and seen["PyTorch, fused Adam"]["fused"]
+
+
+def test_page_22s_loader_shuffles_each_epoch_and_cuts_whole_batches(observed, mlp):
+    batches = observed["page 22"]["PyTorch, DataLoader"]
+    assert {(X.shape, X.dtype.name, y.shape) for X, y, _ in batches} == {((8, 784), "float32", (8,))}
+    images = np.concatenate([X for X, _, _ in batches[:500]])
+    labels = np.concatenate([y for _, y, _ in batches[:500]])
+    key, mine = np.random.default_rng(0).random(784), mlp["X_train"].astype("float32")
+    order, same = np.argsort(images @ key), np.argsort(mine @ key)
+    assert not np.array_equal(images, mine)
+    np.testing.assert_array_equal(images[order], mine[same])  # all the digits, each once
+    np.testing.assert_array_equal(labels[order], mlp["y_train"][same])
+    losses = [loss for _, _, loss in batches]
+    assert np.mean(losses[-50:]) < np.mean(losses[:50]) / 2  # and it learns from them
+
+
+def test_page_22s_scikit_learn_makes_the_steps_by_which_its_time_is_divided(observed, mlp):
+    seen = observed["page 22"]
+    for name in ("scikit-learn", "scikit-learn, Adam"):
+        row = seen[name]
+        assert row["steps"] == (seen["EPOCH"],) * 2 and min(row["moved"]) > 1e-5
+        np.testing.assert_array_equal(
+            row["X"], mlp["X_train"][: 8 * seen["EPOCH"]].astype("float32"), strict=True
+        )
+        np.testing.assert_array_equal(row["y"], mlp["y_train"][: 8 * seen["EPOCH"]])
+        settings = {
+            key: row["settings"][key] for key in ("hidden_layer_sizes", "batch_size", "momentum", "alpha")
+        }
+        assert list(settings.values()) == [16, 8, 0, 0]
+        assert row["settings"]["solver"] == ("adam" if "Adam" in name else "sgd")
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("Keras train_on_batch", 0.01), ("Keras own loop", 0.01), ("TensorFlow alone", 0.1)],
+)
+def test_page_22s_own_steps_are_lesson_3s(observed, mlp, name, rate):
+    seen, rows = observed["page 22"][name], observed["page 22"]["Keras's first batch"]
+    np.testing.assert_array_equal(seen["X"], mlp["X_train"][rows].astype("float32"), strict=True)
+    np.testing.assert_array_equal(seen["Y"], mlp["Y_train"][rows].astype("float32"), strict=True)
+    assert seen["kinds"] == ({"ndarray"} if "batch" in name else {"EagerTensor"})
+    W1, b1, W2, b2 = seen["before"]
+    Z1, A1, P = mlp["forward"](seen["X"], W1, b1, W2, b2)
+    for old, new, dw in zip(
+        seen["before"], seen["after"], mlp["backward"](seen["X"], seen["Y"], Z1, A1, P, W2), strict=True
+    ):
+        assert old.shape == dw.shape and new.dtype == "float32"
+        np.testing.assert_allclose(new - old, -rate * dw, rtol=1e-3, atol=1e-6)
+        assert np.abs(new - old).max() > 1e-5
+    assert seen["loss"] == pytest.approx(mlp["cross_entropy"](P, seen["Y"]), rel=1e-4)
+
+
+def test_page_22s_own_loop_has_the_optimizer_of_its_name(observed):
+    assert observed["page 22"]["Keras own loop"]["optimizer"] == "SGD"
+    seen = observed["page 22"]["Keras own loop, Adam"]
+    assert seen["optimizer"] == "Adam"
+    for old, new in zip(seen["before"], seen["after"], strict=True):
+        assert 0.0009 < np.abs(new - old).max() < 0.0011
+
+
+def test_page_22_times_fit_with_the_settings_of_its_label(observed):
+    seen = observed["page 22"]
+    assert seen["fit's clock"]
+    fits = [name for name in seen if name.startswith("Keras fit")]
+    assert len(fits) == 6
+    for name in fits:
+        dials = dict(jit="jit" in name, per_call=16 if "16" in name else 1)
+        rows = 8 * (48 if "16" in name else 24)
+        assert_fits(seen[name], 8, rows, width=16, optimizer="adam" if "Adam" in name else "sgd", **dials)
+    with pytest.raises(AssertionError):
+        assert_fits(seen["Keras fit"], 8, 8 * 24, width=128)
+
+
+def toy_page(monkeypatch):
+    """Return page 22's programs at two sizes of ours, with turns that tell what would have been timed."""
+    monkeypatch.setattr(timing, "turn", lambda call, steps=1: (call(), steps))
+    return speed_page(SIZES=("1 x 1", "2 x 2"), ONLY_AT={"rare": ("2 x 2",)})
+
+
+def test_page_22_makes_each_program_at_its_sizes(monkeypatch):
+    page = toy_page(monkeypatch)
+    call, fits = (lambda: "called"), []
+    ways = {"plain": call, "rare one": call, "scikit-learn": call, "a fit": lambda: fits.append(1)}
+    page["TOOLS"] = {"toy": lambda size: ways}
+    made, left_out = page["turns"]("toy")
+    assert list(made) == ["1 x 1", "2 x 2"] and left_out == {}
+    assert list(made["1 x 1"]) == ["plain", "scikit-learn", "a fit"]
+    assert list(made["2 x 2"]) == ["plain", "rare one", "scikit-learn", "a fit"]
+    assert made["2 x 2"]["plain"] == ("called", 1)
+    assert made["2 x 2"]["scikit-learn"] == ("called", page["EPOCH"])
+    assert made["2 x 2"]["a fit"] is ways["a fit"] and len(fits) == 2  # called once, to be recorded
+
+
+def test_page_22_leaves_out_what_has_no_compiler_and_nothing_else(monkeypatch):
+    page = toy_page(monkeypatch)
+
+    def fails(error):
+        def call():
+            raise error
+
+        return call
+
+    page["TOOLS"] = {"toy": lambda size: {"compiled": fails(RuntimeError("no compiler\nat all"))}}
+    assert page["turns"]("toy") == ({"1 x 1": {}, "2 x 2": {}}, {"compiled": "no compiler"})
+    for name, error in ("compiled", NameError("name 'torch' is not defined")), ("plain", RuntimeError("no")):
+        ways = {name: fails(error)}
+        page["TOOLS"] = {"toy": lambda size, ways=ways: ways}
+        with pytest.raises(type(error)):
+            page["turns"]("toy")
+
+
+def page_22_with_times(times):
+    """Return the cells of page 22 that speak of times, run with such times, (rounds, 2) by size and name."""
+    page = speed_page() | {"times": {"1 thread": times}}
+    page["table"] = lambda head, rows: [head, *rows]
+    for name in ("ratio", "groups", "faster", "claims", "compared", "answers"):
+        run_cell("22_key_differences", f"speed-{name}", page)
+    return page
+
+
+SECONDS = {
+    "five products": 2,
+    "NumPy script": 4,
+    "NumPy, in place": 4,
+    "NumPy script, Adam": 8,
+    "scikit-learn": 9,
+    "PyTorch, in hand": 4,
+    "PyTorch, fused Adam": 5,
+    "PyTorch, DataLoader": 9,
+    "Keras fit": 20,
+    "Keras fit, jit": 20,
+    "Keras fit, 16 steps": 10,
+}
+
+
+def made_up(**others):
+    """Times of one size: nonsense on the wall, and so many CPU seconds, with a spread but for the bound."""
+    spread = np.linspace(0.97, 1.03, 7)[:, None]
+    named = SECONDS | {name.replace("__", ", ").replace("_", " "): value for name, value in others.items()}
+    return {
+        name: np.array([99.0, value]) * spread ** (name != "five products") for name, value in named.items()
+    }
+
+
+def test_page_22_says_faster_only_where_it_is_by_more_than_a_quarter(capsys):
+    sizes = speed_page()["SIZES"]
+    times = {size: made_up() for size in sizes}
+    times[sizes[1]] = made_up(PyTorch__in_hand=2.8)
+    times[sizes[2]] = made_up(PyTorch__in_hand=3.1, PyTorch__fused_Adam=9, PyTorch__DataLoader=12)
+    page = page_22_with_times(times)
+    pair = "PyTorch, in hand", "NumPy script"
+    assert [page["faster"](*pair, size) for size in sizes] == [False, True, False, False]
+    assert [page["said"](*pair, size) for size in sizes] == ["1", "faster, 0.7", "0.78", "1"]
+    assert page["said"]("Keras fit", "not timed", sizes[0]) == "" == page["figure"]("not timed", sizes[0])
+    low, middle, high = page["ratio"]("NumPy script", sizes[0])
+    assert middle == pytest.approx(2) and low == pytest.approx(2 * 0.985) and high == pytest.approx(2 * 1.015)
+    assert page["figure"]("NumPy script", sizes[0]) == "2 (1.97 to 2.03)"
+
+    head, *rows = page["compared"](page["FASTER"], sizes)
+    assert head[1:] == [*sizes] and rows[0] == [
+        "PyTorch, in hand / NumPy script",
+        "1",
+        "faster, 0.7",
+        "0.78",
+        "1",
+    ]
+    assert rows[1] == ["PyTorch, DataLoader / scikit-learn", "1", "1", "1.3", "1"]
+    assert f"{sizes[1]:9} the first is faster in 1 of 3 pairs" in capsys.readouterr().out
+
+    answers = page["speed_answers"]()
+    assert answers["faster"]["PyTorch, in hand", "NumPy script", sizes[1]] is True
+    assert answers["with Adam"] == {
+        ("PyTorch, fused Adam", "NumPy script, Adam", sizes[1]): True,
+        ("PyTorch, fused Adam", "NumPy script, Adam", sizes[2]): False,
+    }
+    assert answers["compiling"]["PyTorch, compiled", "PyTorch, in hand", sizes[0]] is None
+    assert list(answers["asking less often"].values()) == [True, True]
+    assert {size for *_, size in answers["little to compute"]} == {sizes[0]}
+    assert answers["little to compute"]["NumPy script", "Keras fit", sizes[0]] is True
+    assert answers["little to compute"]["NumPy script", "PyTorch, in hand", sizes[0]] is False
+
+
+def test_page_22_says_nothing_where_quartiles_overlap():
+    sizes = speed_page()["SIZES"]
+    times = {size: made_up() for size in sizes}
+    times[sizes[0]]["PyTorch, in hand"][:, 1] = [1, 1, 1, 1, 9, 9, 9]
+    assert page_22_with_times(times)["said"]("PyTorch, in hand", "NumPy script", sizes[0]) == "0.25"
+
+
+def test_page_22_puts_each_program_beside_its_like():
+    page = page_22_with_times({size: made_up() for size in speed_page()["SIZES"]})
+    assert page["hand"] == ["NumPy script", "NumPy, in place", "PyTorch, in hand"]
+    assert page["own"] == ["scikit-learn", "PyTorch, DataLoader", *(n for n in SECONDS if "fit" in n)]
+    assert page["adam"] == ["NumPy script, Adam", "PyTorch, fused Adam"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -674,5 +1092,3 @@ def test_one_thread_means_one_thread(observed):
     assert observed["threads"] == {1} and observed["TensorFlow's"] <= 1
     assert observed["benchmark"]["threads"] == {1}
     assert observed["benchmark"]["environment"] == ["1"] * len(THREADS)
-    environment = observed["lesson 22"]["environment"]
-    assert {environment[variable] for variable in THREADS} == {"2"}
