@@ -1,12 +1,11 @@
-"""Counts code: its lines, the names and constructs in it, what changed, and how deep its calls go."""
+"""Counts code: its lines and nodes, the names in it, what changed, who calls whom, words and minutes."""
 
 import ast
 import difflib
 import inspect
 import itertools
 import re
-import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from helpers import lessons, records
 
@@ -44,29 +43,9 @@ def lines_of(source):
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def lines_changed(old, new, without=()):
-    """Return how many lines of the program `new` are not those of `old`; both are sources.
-
-    Both are cut into top-level statements, and each new one is laid beside the old one of the same name
-    (what stands before its first bracket or equals sign). A line that is new, gone or different counts one;
-    a statement that `old` hasn't got counts whole, and one that `new` leaves out, or named in `without`,
-    nothing; nor do comments and blank lines. Both should have gone through the same formatter.
-    """
-    old, new = _by_name(old), _by_name(new)
-    count = 0
-    for name in new.keys() - set(without):
-        edits = difflib.SequenceMatcher(None, old.get(name, []), new[name]).get_opcodes()
-        count += sum(max(i2 - i1, j2 - j1) for kind, i1, i2, j1, j2 in edits if kind != "equal")
-    return count
-
-
-def _by_name(source):
-    found = {}
-    for statement in ast.parse(source).body:
-        first = min([statement, *getattr(statement, "decorator_list", [])], key=lambda node: node.lineno)
-        lines = lines_of("\n".join(source.splitlines()[first.lineno - 1 : statement.end_lineno]))
-        found.setdefault(re.split("[(=:]", ast.unparse(statement))[0].strip(), lines)
-    return found
+def unparsed_lines(source):
+    """Return how many lines a program has, blank ones apart, as Python's own `ast.unparse` writes it."""
+    return sum(bool(line.strip()) for line in ast.unparse(ast.parse(source)).splitlines())
 
 
 def nodes(source):
@@ -226,21 +205,6 @@ def names_used(sources, modules, types):
     return {path for path in found if not any(other.startswith(path + ".") for other in found)}
 
 
-def constructs(sources):
-    """Return which of inheritance, super, decorator, with, yield and lambda occur in `sources`."""
-    found = set()
-    for node in _nodes(sources):
-        if isinstance(node, ast.ClassDef) and node.bases:
-            found.add("inheritance")
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super":
-            found.add("super")
-        if getattr(node, "decorator_list", None):
-            found.add("decorator")
-        if isinstance(node, ast.With | ast.Yield | ast.Lambda):
-            found.add(type(node).__name__.lower())
-    return found
-
-
 def _nodes(sources):
     return (node for source in sources for node in ast.walk(ast.parse(source)))
 
@@ -255,33 +219,6 @@ def callers():
     owners = ["ours" if scope is scopes[-1] else scope["__name__"].split(".")[0] for scope in scopes]
     owners = owners[owners.index("ours") :]  # before that, there is only Jupyter
     return " > ".join(owner for owner, _ in itertools.groupby(owners))
-
-
-def depths(run, packages):
-    """Call `run`, and return {cell id: how many calls of functions of `packages` it had on top, at most}.
-
-    A cell is known by the file name that `lessons.load` gives it. Calls of Python functions count, those
-    inside C++ don't, nor do comprehensions, which are calls in some versions of Python only.
-    """
-    deepest, stack = Counter(), []
-
-    def profile(frame, event, arg):
-        if event == "call":
-            cell = re.search(r"\[([\w-]+)\]", frame.f_code.co_filename)
-            under, depth = stack[-1] if stack else (None, 0)
-            package = frame.f_globals.get("__name__", "").split(".")[0]
-            inner = package in packages and not frame.f_code.co_name.startswith("<")
-            stack.append((cell[1], 0) if cell else (under, depth + inner))
-            deepest[stack[-1][0]] = max(deepest[stack[-1][0]], stack[-1][1])
-        elif event == "return" and stack:
-            stack.pop()
-
-    sys.setprofile(profile)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-    return deepest
 
 
 def first_reading(cells):

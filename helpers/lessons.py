@@ -3,6 +3,7 @@
 import ast
 import difflib
 import linecache
+import re
 from types import FunctionType
 
 import nbformat
@@ -22,6 +23,20 @@ def cells(name):
         known = ", ".join(sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb")))
         raise ValueError(f"no notebook {name!r} in {NOTEBOOKS}; there are: {known or 'none'}")
     return nbformat.read(path, as_version=4).cells
+
+
+def texts(name, cell_id):
+    """Return the programs that stand in a cell's text, between ```python and ```, as a list of sources.
+
+    Raises a ValueError where the notebook has no such cell, or the cell no program.
+    """
+    found = [cell.source for cell in cells(name) if cell.id == cell_id]
+    programs = [
+        block for text in found for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.M)
+    ]
+    if not programs:
+        raise ValueError(f"no program stands in the text of {cell_id!r} in {name}")
+    return programs
 
 
 def load(name, until=None, skip=(), also=(), replace=None, edit=None, **constants):

@@ -214,28 +214,6 @@ def call_stacks(ax: Axes, stacks: dict[str, list[tuple[str, str]]]) -> None:
     ax.grid(False, axis="x")
 
 
-def owners(ax: Axes, table: dict[str, dict[str, str]]) -> None:
-    """Draw who owns what: a column a tool, a row a stage, the darker the more it is ours.
-
-    Args:
-        table: by tool and by stage "ours", "on request", "the tool's", or anything else, drawn in white.
-    """
-    shades = {"ours": "#404040", "on request": "#a0a0a0", "the tool's": "#e8e8e8"}
-    stages = list(next(iter(table.values())))
-    for column, (tool, column_of) in enumerate(table.items()):
-        for row, stage in enumerate(stages):
-            owner = column_of[stage]
-            ax.add_patch(plt.Rectangle((column, -row), 0.94, 0.88, color=shades.get(owner, "white")))
-            ink = "white" if owner == "ours" else "black"
-            ax.text(column + 0.47, 0.44 - row, owner, ha="center", va="center", color=ink, fontsize=9)
-        ax.text(column + 0.47, 1.05, tool, ha="center", weight="bold", color=STYLES[tool]["color"])
-    ax.set(xlim=(0, len(table)), ylim=(1 - len(stages), 1.4), xticks=[])
-    ax.set_yticks([0.44 - row for row in range(len(stages))], stages)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.grid(False)
-
-
 def show(fig: Figure, alt: str) -> None:
     """Show a figure as a PNG that carries its description, and close it.
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import linecache
 import os
 import signal
 import statistics
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers import THREADS
+from helpers import THREADS, lessons
 
 
 def interleaved(
@@ -122,6 +123,7 @@ def _say(answer):
     print(f"\n{_MARK}{json.dumps(answer)}", flush=True)
 
 
+PAUSE = 0.2  # seconds: the threads of the tool before go on looking for work for a while, and hold a core
 _MARK = "=> "  # other lines are a library's chatter
 
 
@@ -169,11 +171,19 @@ class Child:
 
 _PROGRAM = """
 import json, sys
-from helpers import lessons, timing
-page, prefix, tool, constants = json.loads(sys.argv[1])
-skip = [cell.id for cell in lessons.cells(page) if not cell.id.startswith(prefix)]
-timing.serve(*lessons.load(page, skip=skip, **constants)["turns"](tool))
+from helpers import timing
+page, cell_id, tool, constants = json.loads(sys.argv[1])
+timing.serve(*timing.programs(page, cell_id, **constants)["turns"](tool))
 """
+
+
+def programs(page: str, cell_id: str, **constants: object) -> dict:
+    """Run the programs in the text of a page's cell, which use `constants`; return their namespace."""
+    source = "\n\n".join(lessons.texts(page, cell_id))
+    linecache.cache["<programs>"] = (len(source), None, source.splitlines(keepends=True), "<programs>")
+    namespace = {"__name__": "programs", **constants}
+    exec(compile(source, "<programs>", "exec"), namespace)
+    return namespace
 
 
 def accelerators() -> dict[str, tuple[str, str]]:
@@ -192,17 +202,17 @@ def accelerators() -> dict[str, tuple[str, str]]:
 
 
 def sweeps(
-    page: str, prefix: str, plan: dict[str, tuple[int, dict[str, str], dict]], rounds: int
+    page: str, cell_id: str, plan: dict[str, tuple[int, dict[str, str], dict]], rounds: int
 ) -> tuple[dict[str, dict], dict[tuple, object]]:
-    """Time what the cells of a page define, each tool in a process of its own, sweep after sweep.
+    """Time the programs in the text of a cell, each tool in a process of its own, sweep after sweep.
 
-    The processes run the program cells whose ids begin with `prefix`, which define `turns(tool)`; that
-    returns what `serve` takes. They get ready side by side. In a round, each size goes to each tool in turn.
+    They define `turns(tool)`, which returns what `serve` takes. The processes get ready side by side. In a
+    round, each size goes to each tool in turn.
 
     Args:
         page: the name of a notebook.
         plan: by sweep the number of threads, for each tool its DEVICE ("cpu": it sees no other), and the
-            values of constants in those cells; SIZES, the requests, is one of them.
+            values of constants that the programs use; SIZES, the requests, is one of them.
         rounds: two or more, or there are no quartiles.
 
     Returns:
@@ -226,13 +236,15 @@ def sweeps(
             for tool, device in devices.items():
                 environment = quick | dict.fromkeys(THREADS, str(threads))
                 environment |= {"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {}
-                what = json.dumps([page, prefix, tool, constants | {"DEVICE": device}])
+                what = json.dumps([page, cell_id, tool, constants | {"DEVICE": device}])
                 children[sweep, tool] = child = Child(_PROGRAM, what, **environment)
                 stack.callback(child.end)
         notes = {key: child.answer() for key, child in children.items()}
-        for sweep, (_, devices, constants) in plan.items():
+        for sweep, (threads, devices, constants) in plan.items():
             times[sweep] = found = {size: {} for size in constants["SIZES"]}
             for _, size, tool in itertools.product(range(rounds), found, devices):
+                if threads > 1:
+                    time.sleep(PAUSE)
                 for name, pair in children[sweep, tool].ask(size).items():
                     found[size][name] = [*found[size].get(name, []), pair]
     for found in (each for sizes in times.values() for each in sizes.values()):

@@ -154,22 +154,6 @@ def test_call_stacks_stand_on_their_callers(ax):
     assert [label.get_text() for label in ax.get_xticklabels()] == ["Keras", "NumPy"]
 
 
-def test_owners_are_written_under_their_tool_beside_their_stage(ax):
-    table = {"NumPy": {"loop": "ours", "loss": "on request"}, "Keras": {"loop": "the tool's", "loss": "ours"}}
-    plotting.owners(ax, table)
-    words = [(text.get_position(), text.get_text()) for text in ax.texts]
-    columns = {word: x for (x, y), word in words if word in table}
-    stages = dict(zip([label.get_text() for label in ax.get_yticklabels()], ax.get_yticks(), strict=True))
-    for tool, column in table.items():
-        for stage, owner in column.items():
-            (found,) = [
-                w for (x, y), w in words if abs(x - columns[tool]) < 0.1 and abs(y - stages[stage]) < 0.1
-            ]
-            assert found == owner
-    shade = {tuple(patch.get_xy()): np.mean(patch.get_facecolor()[:3]) for patch in ax.patches}
-    assert shade[0, 0] < shade[0, -1] < shade[1, 0] and shade[1, -1] == shade[0, 0]
-
-
 def test_show_keeps_the_colours_and_saves_bytes(monkeypatch):
     shown = []
     monkeypatch.setattr(plotting, "display", lambda image, metadata: shown.append(image))

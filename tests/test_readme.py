@@ -29,7 +29,7 @@ def test_both_are_written(tmp_path, monkeypatch, no_leftovers):
     monkeypatch.setattr(readme, "PICTURE", tmp_path / "picture.png")
     readme.main()
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("# Title\n") and text.endswith("the rest\n") and text.count("\n| ") > 10
+    assert text.startswith("# Title\n") and text.endswith("the rest\n") and text.count("\n- *") == 6
     assert imread(tmp_path / "picture.png").ndim == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "picture.png"]
 
@@ -56,7 +56,7 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         readme.main()
     cells = lessons.cells(readme.LESSON)
     for cell in cells:
-        if cell.id == "verdict-picture":
+        if cell.id == "control-square":
             cell.outputs = []
     monkeypatch.setattr(lessons, "cells", lambda name: cells)
     with pytest.raises(ValueError, match="helpers run 22_key_differences"):

@@ -218,8 +218,9 @@ PAGES = {
     },
     "21_mistakes": {"build": ["True", "False", "True"]},
     "22_key_differences": {
-        "predict": ["'Idle.on_train_batch_end'", 300, 1, "none"],
-        "modify": ["none"],
+        "predict": ["none"],
+        "modify": [5, 10, "['shuffling']"],
+        "build": ["both", "the loop alone"],
     },
 }
 

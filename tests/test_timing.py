@@ -233,7 +233,7 @@ def test_sweeps_ask_every_tool_for_every_size_in_every_round(monkeypatch, no_lef
     ask = timing.Child.ask
     monkeypatch.setattr(timing, "_PROGRAM", SWEPT)
     monkeypatch.setattr(timing.Child, "ask", lambda self, size: asked.append((size, self)) or ask(self, size))
-    times, notes = timing.sweeps("page", "speed-", PLAN, rounds=2)
+    times, notes = timing.sweeps("page", "cell", PLAN, rounds=2)
     assert times["1 thread"]["x"]["A"].tolist() == [[1, 1], [3, 1]]
     assert times["1 thread"]["yy"]["B"].tolist() == [[2, 2], [4, 2]]
     assert times["accelerator"]["yy"]["B"].tolist() == [[1, 2], [2, 2]]
@@ -242,7 +242,7 @@ def test_sweeps_ask_every_tool_for_every_size_in_every_round(monkeypatch, no_lef
     assert len({child for _, child in asked}) == 4 == len({note[-1] for note in notes.values()})
     for (sweep, tool), (page, prefix, constants, threads, visible, pid) in notes.items():
         count, devices, _ = PLAN[sweep]
-        assert (page, prefix, threads, constants["DEVICE"]) == ("page", "speed-", str(count), devices[tool])
+        assert (page, prefix, threads, constants["DEVICE"]) == ("page", "cell", str(count), devices[tool])
         assert (visible == "-1") == (devices[tool] == "cpu") and not alive(pid)
 
 
@@ -261,19 +261,19 @@ def test_sweeps_leave_nothing_behind_when_they_break_off(monkeypatch, no_leftove
     monkeypatch.setattr(timing.Child, "__init__", noted)
     monkeypatch.setattr(timing.Child, "ask", ask)
     with pytest.raises(error):
-        timing.sweeps("page", "speed-", PLAN, rounds=2)
+        timing.sweeps("page", "cell", PLAN, rounds=2)
     assert len(started) == 4 and not any(map(alive, started))
 
 
 def test_sweeps_say_which_program_failed(monkeypatch, no_leftovers):
     monkeypatch.setattr(timing, "_PROGRAM", "raise ValueError('no such page')")
     with pytest.raises(RuntimeError, match="no such page"):
-        timing.sweeps("page", "speed-", PLAN, rounds=2)
+        timing.sweeps("page", "cell", PLAN, rounds=2)
 
 
 def test_one_round_has_no_quartiles():
     with pytest.raises(ValueError, match="two rounds or more, not 1"):
-        timing.sweeps("page", "speed-", PLAN, rounds=1)
+        timing.sweeps("page", "cell", PLAN, rounds=1)
 
 
 # The tables of the lessons: what stands beside a label is what was timed, and is divided by what it says
@@ -570,9 +570,11 @@ def observe_benchmark():
 
 
 def speed_page(**constants):
-    """Return what the processes of page 22's section on speed load: its programs, here of small steps."""
-    skip = [cell.id for cell in lessons.cells("22_key_differences") if not cell.id.startswith("speed-")]
-    return lessons.load("22_key_differences", skip=skip, **constants)
+    """Return what the processes of page 22's section on speed run: the programs in its text."""
+    page = {}
+    run_cell("22_key_differences", "speed-sizes", page)
+    known = {name: page[name] for name in ("SIZES", "ONLY_AT")} | {"DEVICE": "cpu"} | constants
+    return timing.programs("22_key_differences", "speed-programs", **known)
 
 
 def inside(call):
