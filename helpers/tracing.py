@@ -93,7 +93,8 @@ class Watch:
             if below is not None and not self.is_ours(below) and not code.co_name.startswith(AUTOGRAPH):
                 self.called[code.co_qualname.rpartition("tf__")[2]] += 1
             for mark in self.functions.get(code.co_name.removeprefix("tf__"), ()):
-                self.hit(mark, below)
+                # Whoever calls it, a line of ours runs: below, or if that isn't ours, in the function itself.
+                self.hit(mark, below, None if self.is_ours(below) else next(self.lines))
         return self.line
 
     def line(self, frame, event, arg):
@@ -107,8 +108,8 @@ class Watch:
                 self.hit(mark, frame)
         return self.line
 
-    def hit(self, mark, frame):
-        """Note a stage, and the nearest line of ours down the stack: which execution of it."""
+    def hit(self, mark, frame, line=None):
+        """Note a stage, and which execution of which line of ours: the nearest down the stack, unless given."""
         kind, stage = mark
         self.missing.discard(mark)
         stack = []
@@ -120,7 +121,8 @@ class Watch:
             self._held_since(stack[::-1])
             return
         self.own |= {stage} if kind == "ours" else set()
-        line = next((self.running[each][0] for each in stack if each in self.running), None)
+        if line is None:
+            line = next((self.running[each][0] for each in stack if each in self.running), None)
         self.asked[stage].append((line, self.steps))
 
     def _held_since(self, stack):

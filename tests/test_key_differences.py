@@ -11,8 +11,11 @@ import pytest
 
 from helpers import ROOT, THREADS, lessons, records
 
-for module in ("torch", "tensorflow", "sklearn", "skorch", "scipy"):
-    pytest.importorskip(module)
+pytest.importorskip("torch")
+pytest.importorskip("tensorflow")
+pytest.importorskip("sklearn")
+pytest.importorskip("skorch")
+pytest.importorskip("scipy")
 
 NAME = "22_key_differences"
 LESSONS = (NAME,)

@@ -820,9 +820,10 @@ def test_page_22s_scikit_learn_makes_the_steps_by_which_its_time_is_divided(obse
         )
         np.testing.assert_array_equal(row["y"], mlp["y_train"][: 8 * seen["EPOCH"]])
         settings = {
-            key: row["settings"][key] for key in ("hidden_layer_sizes", "batch_size", "momentum", "alpha")
+            key: row["settings"][key]
+            for key in ("hidden_layer_sizes", "batch_size", "momentum", "nesterovs_momentum", "alpha")
         }
-        assert list(settings.values()) == [16, 8, 0, 0]
+        assert list(settings.values()) == [16, 8, 0, False, 0]
         assert row["settings"]["solver"] == ("adam" if "Adam" in name else "sgd")
 
 

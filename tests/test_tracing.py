@@ -67,7 +67,7 @@ TOYS = {
     "callback": (
         f"{BEGIN}{UPDATE}x = fit(update, 1.0, 9)\nhistory = range(9)\n",
         OURS,
-        ("library: fit", "the tool's", "the tool's", 9),
+        ("library: fit", "the tool's", "ours", 9),
     ),
     "generator": (  # of the library: our loop asks it for a step in each turn
         f"{BEGIN}each = forever(1.0)\nfor _ in range(9):\n    history.append(next(each))\n",
