@@ -109,7 +109,7 @@ class Watch:
         return self.line
 
     def hit(self, mark, frame, line=None):
-        """Note a stage, and which execution of which line of ours: the nearest down the stack, unless given."""
+        """Note a stage, and which run of which line of ours: the nearest down the stack, unless given."""
         kind, stage = mark
         self.missing.discard(mark)
         stack = []
