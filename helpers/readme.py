@@ -15,7 +15,7 @@ SURPRISES = (
     "You call a library; a framework calls you",
     "A library leaves control to you, a framework takes it",
     "A framework needs less code",
-    "A framework is easier to use: it tells you about your mistakes",
+    "Easier to use: a framework tells you of your mistakes",
     "A framework is faster",
     "As it comes, each tool gives other results",
 )

@@ -232,6 +232,7 @@ def sweeps(
         cache = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         quick = dict(COMPILE_THREADS="1", VEC_ISA_OK="1", CACHE_DIR=cache)
         quick = {f"TORCHINDUCTOR_{name}": value for name, value in quick.items()}
+        quick |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), cache)  # a process that is killed doesn't tidy up
         for sweep, (threads, devices, constants) in plan.items():
             for tool, device in devices.items():
                 environment = quick | dict.fromkeys(THREADS, str(threads))

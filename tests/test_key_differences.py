@@ -61,7 +61,7 @@ def test_every_claim_is_in_the_verdict_once(verdict, claims):
     }
     for (claim, word, read, figures, measured), key in zip(verdict, claims, strict=True):
         if key in LATER and not (records.FOLDER / f"{LATER[key]}.npz").is_file():
-            assert (word, figures, measured) == ("–", "", "") and read.endswith("will answer."), claim
+            assert (word, figures, measured) == ("–", "", "") and read.startswith("See lesson"), claim
             continue
         word, heading = re.fullmatch(r"\[(.+)\]\(#(.+)\)", word).groups()
         assert word in WORDS and heading in headings, claim
@@ -74,8 +74,9 @@ def test_each_rule_has_a_truth_value_for_each_part(claims):
     source = "\n".join(cell.source for cell in lessons.cells(NAME) if cell.cell_type == "code")
     for call in ast.walk(ast.parse(source)):
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "settle" and len(call.args) == 4:
-            parts[call.args[0].value] = call.args[2]
-    assert parts.keys() >= claims.keys() - LATER.keys()
+            parts[getattr(call.args[0], "value", "in a loop")] = call.args[2]
+    in_a_loop = {"faster", "adam", "compiling", "asking", "overhead"}
+    assert parts.keys() == claims.keys() - LATER.keys() - in_a_loop | {"in a loop"}
 
 
 def test_the_words_that_are_printed_are_those_of_the_verdict(ran, verdict):
@@ -85,11 +86,12 @@ def test_the_words_that_are_printed_are_those_of_the_verdict(ran, verdict):
             words = re.findall(r"^(holds partly|holds|false here) +(.+)$", page.text(cell.id), re.MULTILINE)
             printed |= {claim: word for word, claim in words}
     now = {claim: row for claim, *row in table_of("verdict-table", outputs=page.outputs)}
-    assert printed == {claim: row[0][1:].partition("]")[0] for claim, row in now.items() if row[0] != "–"}
-    # A row on seconds or megabytes may come out otherwise on another machine; the counts may not.
-    timed = ("#Speed", "#What-lies-beneath")
+    # A row on seconds or megabytes may come out otherwise on another machine, so it isn't printed.
+    timed = ("#Speed", "#What-lies-beneath", "–")
+    counted = {claim: row[0] for claim, row in now.items() if not any(each in row[0] for each in timed)}
+    assert printed == {claim: word[1:].partition("]")[0] for claim, word in counted.items()}
     counted = {claim: row for claim, *row in verdict if not any(each in row[0] for each in timed)}
-    assert len(counted) >= 19
+    assert len(counted) >= 18
     for claim, row in counted.items():
         assert now[claim] == row, claim
 
@@ -132,10 +134,8 @@ def blocks():
 
 
 def test_programs_are_text_that_python_and_a_panel_can_read():
-    assert {cell_id: len(found) for cell_id, found in blocks().items() if len(found) > 1} == {
-        "way-trainer": 2
-    }
-    assert len(blocks()) == 11
+    many = {cell_id: len(found) for cell_id, found in blocks().items() if len(found) > 1}
+    assert many == {"way-trainer": 2, "speed-programs": 5} and len(blocks()) == 12
     for cell_id, found in blocks().items():
         for program in found:
             ast.parse(program)
@@ -152,7 +152,7 @@ def test_validation_digits_are_no_training_digits():
 
 # Each program in a process of its own, as somebody would who has pasted it into a file.
 @pytest.mark.makers
-@pytest.mark.parametrize("cell_id", [cell_id for cell_id in blocks() if cell_id != "ways"])
+@pytest.mark.parametrize("cell_id", [each for each in blocks() if each not in ("ways", "speed-programs")])
 def test_a_program_runs_alone(tmp_path, cell_id):
     found = blocks()
     source = "\n\n".join([*found["ways"], *found[cell_id], "print('ACCURACY', float(accuracy))"])

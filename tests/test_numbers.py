@@ -204,7 +204,9 @@ def findings(page):
         cells = [(section.partition("\n")[0], section) for section in sections]
     else:
         support = Support([read(page)])
-        cells = [(cell.id, cell.source) for cell in read(page).cells if cell.cell_type == "markdown"]
+        texts = [cell for cell in read(page).cells if cell.cell_type == "markdown"]
+        # What stands between ``` is a program, and no prose.
+        cells = [(cell.id, re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)) for cell in texts]
     return {(cell, text) for cell, source in cells for text in unsupported(source, support)}
 
 

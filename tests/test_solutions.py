@@ -218,9 +218,7 @@ PAGES = {
     },
     "21_mistakes": {"build": ["True", "False", "True"]},
     "22_key_differences": {
-        "predict": ["none"],
-        "modify": [5, 10, "['shuffling']"],
-        "build": ["both", "the loop alone"],
+        "modify": [6, 11],
     },
 }
 

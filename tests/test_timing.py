@@ -988,7 +988,7 @@ def test_page_22_says_nothing_where_quartiles_overlap():
 
 def test_page_22_puts_each_program_beside_its_like():
     page = page_22_with_times({size: made_up() for size in speed_page()["SIZES"]})
-    assert page["hand"] == ["NumPy script", "NumPy, in place", "PyTorch, in hand"]
+    assert page["hand"] == ["NumPy script", "NumPy, in place", "PyTorch, in hand", "TensorFlow alone"]
     assert page["own"] == ["scikit-learn", "PyTorch, DataLoader", *(n for n in SECONDS if "fit" in n)]
     assert page["adam"] == ["NumPy script, Adam", "PyTorch, fused Adam"]
 
