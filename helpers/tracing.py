@@ -1,12 +1,14 @@
 """Watches a program run: who holds its loop, who asks for each stage of training, and whose code does it."""
 
 import ast
+import contextlib
 import itertools
 import json
 import linecache
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import tomllib
 from collections import Counter, defaultdict
@@ -199,6 +201,7 @@ def watch(source, marks, library=None, library_is_ours=True, name="program"):
     "tool" is a function of the tool, "torch.optim.adam:Adam.step". Several places may be given for a stage.
     The stage "step" has to be marked: once in each step, wherever. library: {module: source}, which the
     program imports; counted as ours or as a tool's.
+    The program runs in a temporary folder: what it saves is gone when it has ended.
     It sees what Python does in the program's threads; not what a tool does in C++ or in other processes.
     Raises a ValueError for a piece that doesn't stand in one statement, and for a mark that is never met.
     """
@@ -214,12 +217,15 @@ def watch(source, marks, library=None, library_is_ours=True, name="program"):
             sys.modules[module] = ModuleType(module)
             exec(compile(files[f"<{module}>"], f"<{module}>", "exec"), vars(sys.modules[module]))
         code = compile(source, f"<{name}>", "exec", dont_inherit=True)
-        threading.settrace(seen.call)
-        sys.settrace(seen.call)
-        exec(code, namespace)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.chdir(folder):
+            threading.settrace(seen.call)
+            sys.settrace(seen.call)
+            try:
+                exec(code, namespace)
+            finally:
+                sys.settrace(None)
+                threading.settrace(None)
     finally:
-        sys.settrace(None)
-        threading.settrace(None)
         for module, old in before.items():
             sys.modules.pop(module, None)
             sys.modules |= {module: old} if old else {}

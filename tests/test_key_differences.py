@@ -68,6 +68,14 @@ def test_every_claim_is_in_the_verdict_once(verdict, claims):
         assert read and figures.count("**") >= 2 and "holds if" in measured, claim
 
 
+def test_the_guide_names_claims_and_the_sections_that_settle_them(verdict, claims):
+    sections = dict(zip(claims, (re.search(r"#(.+)\)", row[1] + "#)") for row in verdict), strict=True))
+    named = re.findall(r"\[(\w+)\]\(#([^)]+)\)", "\n".join(" | ".join(row) for row in table_of("guide")))
+    assert len(named) >= 9
+    for claim, section in named:
+        assert sections[claim][1].startswith(section), claim
+
+
 def test_each_rule_has_a_truth_value_for_each_part(claims):
     """What `settle` is given is as long as the rule has parts, which semicolons divide."""
     parts = {}

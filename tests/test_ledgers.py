@@ -338,7 +338,9 @@ def test_the_ledgers_have_one_vocabulary(lesson, tool):
         assert re.fullmatch(r"(ours|on request|the tool's)([,;] .+)?", owner), stage
 
 
-# Tables in words: who owns what, held above, in lesson 3 against lesson 22; maps of the suite; equations.
+# Tables in words: who owns what, held above, in lesson 3 against lesson 22; maps of the suite; equations;
+# what is claimed on page 22, and which claims speak for a tool, held in test_key_differences.
+CLAIMS = "control code handled flexibility ease development weight between results speed guide"
 TABLES = {
     ("00_start_here", "spectrum"),
     ("00_start_here", "map"),
@@ -350,6 +352,8 @@ TABLES = {
     *((f"02_gradient_{tool}", "hand") for tool in MODULES),
     *((f"03_mlp_{tool}", "gradients") for tool in MODULES),
     ("05_custom_training_numpy", "penalty-why"),
+    ("20_equality", "dial-momentum-why"),
+    *(("22_key_differences", section) for section in CLAIMS.split()),
 }
 
 
