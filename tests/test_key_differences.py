@@ -235,7 +235,11 @@ BACKWARD, SUM = "        loss.backward()", " + ".join(["SMOOTH"] * 90)
 LINES = {
     "twelve lines more in lesson 3's script": (
         ("03_mlp_numpy", "in-short-model", "params = ", f"{TWELVE}params = "),
-        {"code": "holds", "between": None},
+        {"code": None, "between": None},
+    ),
+    "forty-eight lines more in lesson 3's PyTorch": (
+        ("03_mlp_pytorch", "in-short-data", "SEED = 0", f"{TWELVE * 4}SEED = 0"),
+        {"code": "false here"},
     ),
     "a loss that lesson 3 computes twice": (
         (
@@ -269,7 +273,7 @@ LINES = {
         {"development": None},
     ),
     "an operation that NumPy lacks": (
-        (NAME, "handled-names", '"mean clip"', '"mean clip conv2d"'),
+        (NAME, "handled-names", '"max mean clip"', '"max mean clip conv2d"'),
         {"tensors": "holds"},
     ),
     "a decorator in lesson 3's script": (
