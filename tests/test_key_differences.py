@@ -265,7 +265,7 @@ LINES = {
     ),
     "a forward that our loop asks for": (
         (NAME, "way-loop", TRAIN, f"        model(X_batch)\n{TRAIN}"),
-        {"control": None, "hides": None, "holder": None},
+        {"control": None, "holder": None},
     ),
     "a decorator": ((NAME, "way-autograd", "def adam(", "@torch.no_grad()\ndef adam("), {"calls": None}),
     "a cheaper layer": (
