@@ -23,9 +23,8 @@ def scikit_learn_timer(lesson, solver):
     from sklearn.neural_network import MLPClassifier
 
     rate = lesson["LEARNING_RATE"] if solver == "sgd" else 0.001
-    classifier = MLPClassifier(
-        (128,), solver=solver, alpha=0, batch_size=32, learning_rate_init=rate, momentum=0, random_state=0
-    )
+    options = dict(alpha=0, momentum=0, nesterovs_momentum=False, batch_size=32, random_state=0)
+    classifier = MLPClassifier((128,), solver=solver, learning_rate_init=rate, **options)
     X, y = lesson["X_train"].astype("float32"), lesson["y_train"]
 
     def seconds_per_step():

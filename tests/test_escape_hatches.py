@@ -16,6 +16,7 @@ pytestmark = pytest.mark.makers
 LESSONS = ("05_custom_training",)
 TASKS = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
 TOOLS = ("NumPy", "Keras", "PyTorch")
+LAST = {"Keras": "accumulation"} | dict.fromkeys(("NumPy", "PyTorch"), "accumulation-run")
 # One line of one tool each: what stands there, what takes its place, and the cell that stops at the latest.
 BROKEN = {
     "NumPy": (
@@ -53,16 +54,17 @@ PROGRAM = """
 import contextlib, io, json, sys
 from helpers import lessons  # not NumPy, for which the lesson first sets the number of threads
 
-name, broken = sys.argv[1], json.loads(sys.argv[2])
-found = []
-for old, new, until in [("", "", "two-model" if "keras" in name else "two-step"), *broken]:
+name, last, broken = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+found, slopes = [], {}
+for old, new, until in [("", "", last), *broken]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            lessons.load(name, until=until, replace={old: new} if old else None)
+            page = lessons.load(name, until=until, replace={old: new} if old else None)
+        slopes = slopes or {change: abs(told / seen - 1) for change, (told, seen) in page["checked"].items()}
         found.append("")
     except (AssertionError, RuntimeError) as error:
         found.append(f"{type(error).__name__}: {error}")
-print(json.dumps(found))
+print(json.dumps([slopes, *found]))
 """
 
 
@@ -75,7 +77,8 @@ def run(program, *words):
 @pytest.fixture(scope="module")
 def stopped():
     return {
-        tool: run(PROGRAM, f"05_custom_training_{tool.lower()}", json.dumps(BROKEN[tool])) for tool in TOOLS
+        tool: run(PROGRAM, f"05_custom_training_{tool.lower()}", LAST[tool], json.dumps(BROKEN[tool]))
+        for tool in TOOLS
     }
 
 
@@ -88,6 +91,13 @@ def test_tools_agree_and_something_has_changed(task, tool):
     assert records.difference(task, lesson, numpy) <= 1e-12
     plain = records.load("03_mlp_numpy")["losses"][: len(lesson)]
     assert abs(lesson / plain - 1).max() > 1e-3, "the change has changed nothing"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_step_goes_down_as_two_losses_say(stopped, task, tool):
+    slopes, *_ = stopped[tool]
+    assert 0 < slopes[task] <= 2e-8
 
 
 def test_what_became_of_the_loops():
@@ -108,6 +118,6 @@ def test_what_became_of_the_loops():
     ("tool", "number"), [(tool, number) for tool in TOOLS for number in range(len(BROKEN[tool]))]
 )
 def test_a_broken_line_stops_the_page(stopped, tool, number):
-    whole, *broken = stopped[tool]
+    _, whole, *broken = stopped[tool]
     assert not whole, "the page stops as it stands"
     assert broken[number].startswith(("AssertionError", "RuntimeError")), BROKEN[tool][number]
