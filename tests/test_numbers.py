@@ -39,6 +39,7 @@ EXCEPTIONS = {
     ("20_equality", "dial-float32-why"): ("the width of float64", "64"),
     ("20_equality", "better-sentence-why"): ("the level of the interval", "95 %"),
     ("21_mistakes", "title"): ("the number of the page", "21"),
+    ("22_key_differences", "results"): ("the level of the interval", "95 %"),
     (README, "The lessons"): ("the sizes of the data, which test_data compares", "5,000", "70,000"),
 }
 
