@@ -293,7 +293,8 @@ def test_ci_lets_no_failure_pass():
         "ruff check",
         "ruff format --check",
         "pytest tests/test_data.py",
-        "pytest -m makers --ignore=tests/test_faults.py --ignore=tests/test_twelve_checks.py",
+        "pytest -m makers --ignore=tests/test_faults.py --ignore=tests/test_twelve_checks.py"
+        " -n 2 --dist loadfile",
     ]
 
 
