@@ -45,6 +45,8 @@ SHAPES["06_convolution"] = {
     "features": (4, 4, 16),
     "predictions": (1000,),
     "shifted": (7,),
+    "first_losses": (250,),
+    "first_shifted": (7,),
     "turned": (24, 24),
     "normed": (8, 5),
     "dropout_losses": (10,),
