@@ -1,7 +1,13 @@
-"""Times a training step of the three lessons' own code beside the bound that this machine sets."""
+"""Times a training step of the lessons' own code beside the bound that this machine sets: a table a network.
+
+A table is a function in TABLES. It returns a title, the calls to time by name, each of which times itself,
+and the pairs of names whose ratio is wanted; the pairs may name rows that this machine hasn't got.
+"""
 
 import argparse
+import contextlib
 import functools
+import io
 import os
 import time
 
@@ -10,8 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from helpers import THREADS, lessons, timing
 
-# The five products of a step, a multiplication and an addition each.
+# The products of a step, a multiplication and an addition each: five of the MLP, eight of the convolutions.
 FLOP = 2 * 32 * (2 * 784 * 128 + 3 * 128 * 10)
+FLOP_CONVOLUTION = 2 * 32 * (2 * 24**2 * 25 * 8 + 3 * 8**2 * 200 * 16 + 3 * 256 * 10)
 
 
 def scikit_learn_timer(lesson, solver):
@@ -41,11 +48,11 @@ def numpy_adam():
     return lambda params: lesson["Adam"](params, 0.001).step
 
 
-def bound_timer():
-    """Return a function that multiplies two large matrices and returns the seconds FLOP would take so."""
+def bound_timer(flop=FLOP):
+    """Return a function that multiplies two large matrices and returns the seconds `flop` would take so."""
     A, B = np.random.default_rng(0).random((2, 768, 768), dtype="float32")
     call = self_timed(lambda: A @ B, number=1)
-    return lambda: call() * FLOP / (2 * 768**3)
+    return lambda: call() * flop / (2 * 768**3)
 
 
 def self_timed(call, number=50):
@@ -53,19 +60,20 @@ def self_timed(call, number=50):
     return lambda: timing.interleaved({"": call}, rounds=1, number=number)[""][0]
 
 
-def main(arguments=()):
-    """Print the table and the ratios; `--rounds N` sets how many turns each candidate takes (default 21)."""
-    parser = argparse.ArgumentParser(prog="helpers benchmark", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=21)
-    rounds = max(2, parser.parse_args(arguments).rounds)
+def load(name, *also, until="train-define"):
+    """Return a lesson's program with its measuring cells; what it prints on the way is left out."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        lesson = lessons.load(name, until=until, also=also)
+    if "torch" in lesson:
+        lesson["torch"].set_num_threads(1)
+    return lesson
 
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # before TensorFlow, which reads them once, is imported
-    threadpool_limits(1)
-    torch_lesson = lessons.load("03_mlp_pytorch", until="train-define", also=["measure-define"])
-    torch_lesson["torch"].set_num_threads(1)
-    numpy_lesson = lessons.load("03_mlp_numpy", until="train-define", also=["measure-define"])
-    timer = ["measure-define", "measure-timer"]
-    keras_lesson = lessons.load("03_mlp_keras", until="update-define", also=timer)
+
+def mlp():
+    """The table of lesson 3's network."""
+    torch_lesson = load("03_mlp_pytorch", "measure-define")
+    numpy_lesson = load("03_mlp_numpy", "measure-define")
+    keras_lesson = load("03_mlp_keras", "measure-define", "measure-timer", until="update-define")
     for name in ("X_train", "Y_train"):  # longer epochs, so that an epoch's fixed cost counts less
         keras_lesson[name] = np.tile(keras_lesson[name], (4, 1))
     rows = len(keras_lesson["X_train"])
@@ -91,12 +99,6 @@ def main(arguments=()):
         calls["scikit-learn, Adam"] = scikit_learn_timer(numpy_lesson, "adam")
     except ImportError:
         print("scikit-learn is not installed; `pip install -e .[ways]` adds it to the comparison.\n")
-
-    print(f"One training step, 784-128-10, batches of 32, float32, 1 thread, {rounds} interleaved rounds\n")
-    seconds = timing.interleaved(calls, rounds=rounds, number=None)
-    timing.table(seconds)
-
-    print("\nRatios of medians")
     pairs = [
         ("NumPy, SGD", "five products alone"),
         ("NumPy, Adam", "five products alone"),
@@ -107,8 +109,67 @@ def main(arguments=()):
         ("Keras fit, two dials, SGD", "Keras fit as shipped, SGD"),
         ("Keras fit, two dials, Adam", "Keras fit as shipped, Adam"),
     ]
-    for one, other in pairs:
-        if other in seconds:
-            ratio = timing.median(seconds[one]) / timing.median(seconds[other])
-            print(f"{one:26} / {other:26} {ratio:5.2f}")
+    return "784-128-10", calls, pairs
+
+
+def convolution():
+    """The table of lesson 6's network."""
+    torch_lesson = load("06_convolution_pytorch", "measure-define", "measure-last")
+    numpy_lesson = load("06_convolution_numpy", "measure-products", "measure-define")
+    keras_lesson = load("06_convolution_keras", "measure-products", "measure-define", "measure-timer")
+
+    torch_step, fit = torch_lesson["step_timer"], keras_lesson["fit_timer"]
+    calls = {
+        "eight products alone": self_timed(numpy_lesson["products_timer"]("float32"), number=10),
+        "bound: 54.6 MFLOP at this machine's best": bound_timer(FLOP_CONVOLUTION),
+        "NumPy": self_timed(numpy_lesson["step_timer"]("float32"), number=10),
+        "PyTorch": self_timed(torch_step("float32"), number=10),
+        "PyTorch, channels last": self_timed(torch_step("float32", prepare=torch_lesson["last"]), number=10),
+        "Keras fit as shipped": fit("float32"),
+        "Keras fit, a dial": fit("float32", steps_per_execution=16),
+    }
+    try:
+        step = torch_step("float32", prepare=torch_lesson["torch"].compile)
+        step()  # compiles
+        calls["PyTorch, compiled"] = self_timed(step, number=10)
+    except Exception as error:  # the compiler has errors of many kinds, and its absence is one
+        print(f"PyTorch can't compile here ({type(error).__name__}); its row is left out.\n")
+    pairs = [
+        ("NumPy", "eight products alone"),
+        ("NumPy", "PyTorch"),
+        ("PyTorch, channels last", "PyTorch"),
+        ("PyTorch, compiled", "PyTorch"),
+        ("Keras fit, a dial", "Keras fit as shipped"),
+    ]
+    return "two convolutions of lesson 6", calls, pairs
+
+
+TABLES = {"mlp": mlp, "convolution": convolution}
+
+
+def main(arguments=()):
+    """Print the tables and their ratios.
+
+    `--rounds N` sets how many turns each candidate takes (default 21), `--table NAME` asks for one table.
+    """
+    parser = argparse.ArgumentParser(prog="helpers benchmark", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--table", choices=TABLES, action="append")
+    chosen = parser.parse_args(arguments)
+    rounds = max(2, chosen.rounds)
+
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # before TensorFlow, which reads them once, is imported
+    threadpool_limits(1)
+    for place, name in enumerate(chosen.table or TABLES):
+        if place:
+            print()
+        title, calls, pairs = TABLES[name]()
+        print(f"One training step, {title}, batches of 32, float32, 1 thread, {rounds} interleaved rounds\n")
+        seconds = timing.interleaved(calls, rounds=rounds, number=None)
+        timing.table(seconds)
+        print("\nRatios of medians")
+        for one, other in pairs:
+            if one in seconds and other in seconds:
+                ratio = timing.median(seconds[one]) / timing.median(seconds[other])
+                print(f"{one:26} / {other:26} {ratio:5.2f}")
     return 0

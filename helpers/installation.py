@@ -27,7 +27,7 @@ NEED = {
     "tensorflow": "the Keras notebooks need it",
     "torch": "the PyTorch notebooks need it",
     "scikit-learn": "page 22 needs it",
-    "scipy": "page 22 needs it",
+    "scipy": "lesson 6 in NumPy and page 22 need it",
     "skorch": "page 22 needs it",
     "nbval": "the tests need it",
     "pytest": "the tests need it",

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import lessons, records
 
-LESSONS = ("03_mlp", "04_optimizers", "05_custom_training")
+LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
 TOOLS = ("numpy", "keras", "pytorch")
 CHANGES_OF_5 = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
 SHAPES = {}
@@ -36,6 +36,20 @@ SHAPES["05_custom_training"] = {
     "norms": (1000,),
     "S": (10, 784),
     "fooled": (3, 6),
+}
+LAYERS_OF_6 = {"W1": (25, 8), "b1": (8,), "W2": (200, 16), "b2": (16,), "W3": (256, 10), "b3": (10,)}
+SHAPES["06_convolution"] = {
+    "losses": (250,),
+    **LAYERS_OF_6,
+    **{f"d{name}": shape for name, shape in LAYERS_OF_6.items()},
+    "features": (4, 4, 16),
+    "predictions": (1000,),
+    "shifted": (7,),
+    "first_losses": (250,),
+    "first_shifted": (7,),
+    "turned": (24, 24),
+    "normed": (8, 5),
+    "dropout_losses": (10,),
 }
 
 

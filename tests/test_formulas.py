@@ -7,6 +7,7 @@ numbers. The letters have to come in the same order, too. Nothing here depends o
 
 import ast
 import contextlib
+import functools
 import re
 from copy import deepcopy
 from functools import cache
@@ -14,10 +15,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from helpers import lessons, runner
+from helpers import lessons, records, runner
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "20_equality")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
+LESSONS += ("06_convolution", "20_equality")
 SINGLE = ("20_equality",)  # of all three tools
 PAGES = [f"{lesson}_{tool}" for lesson in LESSONS if lesson not in SINGLE for tool in TOOLS] + [*SINGLE]
 
@@ -38,6 +40,7 @@ DISPLAYED = {
     "03_mlp": "A1 L P Z1 Z2 dA1 dW1 dW2 dZ1 dZ2 db1 db2 dw w",
     "04_optimizers": "a alpha c f k m m_hat r v v_hat w",
     "05_custom_training": "A A1 L R X Y dZ dZ1 dw m p w",
+    "06_convolution": "M Z dA dX db dw r",
     "20_equality": "dP dZ2 m w",
 }
 DISPLAYED["03_mlp_numpy"] = DISPLAYED["03_mlp"] + " m"  # where softmax takes off the largest logit
@@ -188,7 +191,7 @@ class Reader:
             self.take()
             which = self.group() if self.peek() != "\\text" else [self.take(), *self.group()]
         if not which and kind != "sum":
-            return f"np.{kind}imum{self.atom()}"
+            return f"most(np.{kind}imum, {self.atom()})"
         body = self.term()
         if which[:1] == ["\\text"]:
             axis = {"rows": "axis=0", "cols": "axis=1, keepdims=True"}["".join(which[1:]).strip("{}")]
@@ -234,13 +237,17 @@ class Reader:
                 elif script[:1] == ["_"]:  # P_{i, y_i}
                     indices.append(f"{part}[{script[1]}]")
                     del script[:2]
+                elif script[:1] in (["+"], ["-"]):  # X_{i+u, j}
+                    indices.append(f"{part} {script[0]} {script[1]}")
+                    del script[:2]
                 elif part != ",":
                     indices.append(part)
         if self.peek() == "'":
             self.take()
             name += "_prime"
         name = LETTERS.get(name, name)
-        self.sizes |= {index: f"np.shape({name})[{place}]" for place, index in enumerate(indices)}
+        plain = [(place, index) for place, index in enumerate(indices) if index.isidentifier()]
+        self.sizes |= {index: f"np.shape({name})[{place}]" for place, index in plain}
         return name, indices
 
 
@@ -259,6 +266,10 @@ def split(tokens, separator):
 def times(a, b):
     columns = {np.shape(a)[-1:], np.shape(b)[-1:]} == {(1,)}  # of numbers, one for each row
     return a @ b if np.ndim(a) == np.ndim(b) == 2 and not columns else a * b
+
+
+def most(extreme, arrays):
+    return functools.reduce(extreme, arrays)
 
 
 def softmax(Z):
@@ -287,6 +298,11 @@ def values(lesson):
         draw("w g m v m_hat v_hat a c", 2, 3), draw("learning_rate epsilon t mu rho alpha penalty x y s n")
         known |= {"beta1": 0.9, "beta2": 0.99, "pi": np.pi, "sign": np.sign}
         known["c"] -= 1  # of both signs
+    elif lesson == "06_convolution":
+        draw("X dX", 8, 7, 2), draw("K", 3, 3, 2, 4), draw("b db", 4), draw("Z dZ", n, 4)
+        draw("R", n, pixels), draw("w dw", pixels, 4), draw("A00 A01 A10 A11 M dM dA first", n, 2)
+        draw("F", n, 6), draw("W3", 6, classes), draw("b3", classes), draw("Z3", n, classes)
+        draw("learning_rate r mu v h L")
     else:
         draw("X", n, pixels), draw("W1 dW1", pixels, hidden), draw("b1 db1", hidden)
         draw("W2 dW2", hidden, classes), draw("b2 db2", classes)
@@ -312,7 +328,7 @@ def values(lesson):
 
 def evaluate(expression, known):
     with np.errstate(all="ignore"):
-        return eval(expression, {"np": np, "times": times, **known})
+        return eval(expression, {"np": np, "times": times, "most": most, **known})
 
 
 def value(equation, side, known):
@@ -322,7 +338,8 @@ def value(equation, side, known):
     ats = (dict(zip(equation.indices, at, strict=True)) for at in np.ndindex(*shape))
     if not shape:
         return np.asarray(evaluate(side, known | {"size": size}))
-    return np.reshape([evaluate(side, known | {"size": size} | at) for at in ats], shape)
+    entries = np.array([evaluate(side, known | {"size": size} | at) for at in ats])
+    return entries.reshape(*shape, *entries.shape[1:])
 
 
 def letters(expression, known):
@@ -459,7 +476,57 @@ def otherwise(lesson):
         return each
     if lesson == "05_custom_training":
         return by_the_changes(values(lesson))
+    if lesson == "06_convolution":
+        return by_the_windows(values(lesson))
     return {}
+
+
+def by_the_windows(known):
+    """What lesson 6's functions return for random arrays, and its lines say of each of two layers."""
+    cells = {cell.id: cell.source for cell in lessons.cells("06_convolution_numpy")}
+    lesson = lessons.load("06_convolution_numpy", until="gradients-windows")
+    rng, X, K, b, found = np.random.default_rng(1), known["X"], known["K"], known["b"], {}
+    Z = lesson["by_loops"](X, K, b)
+    found["Convolution", "Z"] = [({"Z": Z}, Z)]
+
+    A, dM = rng.integers(0, 3, (2, 8, 6, 3)) + 0.5, rng.random((2, 4, 3, 3))  # with ties
+    corners = np.array([A[:, u::2, v::2] for u, v in np.ndindex(2, 2)])
+    first = corners.argmax(axis=0) == np.arange(4).reshape(4, 1, 1, 1, 1)
+    dA = lesson["unpool"](dM, A, lesson["pool"](A))
+    dA = np.array([[dA[:, u::2, v::2] for v in (0, 1)] for u in (0, 1)])
+    given = {"dM": dM, "first": first.reshape(dA.shape), "dA": dA}
+    found["Pooling", "dA"] = [(given, dA)]
+
+    # Windows as large as the image: then no pixel has two copies, and each entry is one product.
+    dZ, K = rng.random((5, 4)), rng.random((3, 3, 2, 4))
+    dX = lesson["windows_back"](dZ, K.reshape(18, 4), np.zeros((5, 3, 3, 2)), k=3)
+    dX = dX.transpose(1, 2, 0, 3)
+    found["Gradients", "dX"] = [({"dX": 0 * dX, "dZ": dZ, "K": K}, dX)]
+
+    for heading, letter, cell, count in (
+        ("Model", "Z", "model-define", 2),
+        ("Gradients", "dw", "gradients-define", 2),
+        ("Gradients", "db", "gradients-define", 2),
+    ):
+        written = {"dw": "dW"}.get(letter, letter)
+        lines = re.findall(rf"^    {written}[12] = (.+?)(?:  #.*)?$", cells[cell], re.MULTILINE)
+        assert len(lines) == count, letter
+        lines = [re.sub(r"\b([A-Za-z]+)[12]\b", r"\1", line) for line in lines]
+        found[heading, letter] = [({}, evaluate(line, known | {"W": known["w"]})) for line in lines]
+
+    (numeric,) = (
+        each for each in ast.parse(cells["check-gradients"]).body if isinstance(each, ast.FunctionDef)
+    )
+    given = {"w": 0.7, "h": 0.1, "L": lambda w: np.exp(w) + w**4}
+    scope = {"loss_at": lambda params: given["L"](params[0][0])}
+    exec(ast.unparse(numeric), scope)
+    found["dw"] = [(given, scope["numeric_gradient"]([np.array([0.7])], 0, 0, h=0.1))]
+
+    scope = {"np": np, "DTYPE": "float64", "records": records}
+    exec(cells["norm-define"], scope)
+    given = {"r": np.ones(5), "mu": scope["mu"], "v": scope["batch"].var(axis=0)}
+    found["Batch norm", "r"] = [(given, scope["running"]["Keras"])]
+    return found
 
 
 def by_the_changes(known):
@@ -740,6 +807,31 @@ SLIPS = (
     ("05_custom_training", "heads", r"\frac{c}{n}", r"\frac{1}{n}"),
     ("05_custom_training", "heads-why", r" + dR W_3^\top", ""),
     ("05_custom_training", "penalty-gradient", "+ dH.T @ G", "- dH.T @ G"),
+    ("06_convolution", "convolution", "K_{uvcf}", "K_{vucf}"),
+    ("06_convolution", "convolution", "X_{i+u,j+v,c}", "X_{i+v,j+u,c}"),
+    ("06_convolution", "convolution", "X_{i+u,j+v,c}", "X_{i-u,j-v,c}"),
+    ("06_convolution", "convolution", "X_{i+u,j+v,c}", "X_{u,v,c}"),
+    ("06_convolution", "convolution", "+ b_f", "- b_f"),
+    ("06_convolution", "convolution", "b_f", "b_c"),
+    ("06_convolution", "convolution", r"\sum_{u,v,c}", r"\sum_{u,v}"),
+    ("06_convolution", "convolution", "K_{uvcf}", "K_{uvfc}"),
+    ("06_convolution", "pooling", r"\max(A", r"\min(A"),
+    ("06_convolution", "pooling", "A_{10}, A_{11}", "A_{10}, A_{10}"),
+    ("06_convolution", "pooling", "(A_{00}, A", "(A"),
+    ("06_convolution", "pooling", r"dM \odot \text{first}_{uv}", r"dM \odot \text{first}_{vu}"),
+    ("06_convolution", "pooling", r"dM \odot \text{first}_{uv}", r"\text{first}_{uv}"),
+    ("06_convolution", "model", "R W + b$$", "W R + b$$"),
+    ("06_convolution", "model", "R W + b$$", "R W - b$$"),
+    ("06_convolution", "gradients", r"R^\top dZ", r"R \, dZ"),
+    ("06_convolution", "gradients", r"R^\top dZ", r"dZ^\top R"),
+    ("06_convolution", "gradients", r"\textstyle\sum", r"\textstyle\frac{1}{n} \sum"),
+    ("06_convolution", "gradients", r"K_{uv}^\top", "K_{uv}"),
+    ("06_convolution", "gradients", r"K_{uv}^\top", r"K_{vu}^\top"),
+    ("06_convolution", "gradients", r"dX_{uv} + dZ", r"dX_{uv} - dZ"),
+    ("06_convolution", "check", "{2h}", "{h}"),
+    ("06_convolution", "check", "L(w - h)", "L(w)"),
+    ("06_convolution", "norm", r"(1 - \mu) v", r"\mu v"),
+    ("06_convolution", "norm", r"\leftarrow \mu r", r"\leftarrow r"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),

@@ -329,7 +329,7 @@ def test_the_ledgers_of_lesson_4_say_what_is_measured(tool):
 
 @pytest.mark.parametrize("tool", MODULES)
 @pytest.mark.parametrize(
-    "lesson", ["01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training"]
+    "lesson", ["01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution"]
 )
 def test_the_ledgers_have_one_vocabulary(lesson, tool):
     said = ledger(f"{lesson}_{tool}")
@@ -346,7 +346,14 @@ TABLES = {
     ("00_start_here", "map"),
     *(
         (f"{name}_{tool}", "ledger-table")
-        for name in ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
+        for name in (
+            "01_matmul",
+            "02_gradient",
+            "03_mlp",
+            "04_optimizers",
+            "05_custom_training",
+            "06_convolution",
+        )
         for tool in MODULES
     ),
     *((f"02_gradient_{tool}", "hand") for tool in MODULES),

@@ -33,6 +33,8 @@ EXCEPTIONS = {
     ("04_optimizers_*", "data"): ("the sizes of the data, which test_data compares", "4,000", "3,600", "400"),
     ("04_optimizers_*", "seeds"): ("what In short holds back", "400"),
     ("04_optimizers_*", "epsilon-read"): ("the threshold of the cell below", "1 %"),
+    ("06_convolution_*", "in-short"): ("what In short holds back", "400"),
+    ("06_convolution_*", "norm"): ("Keras's default, which test_convolution compares", "0.99"),
     ("20_equality", "title"): ("the number of the page", "20"),
     ("20_equality", "dial-reduction-why"): ("the sum over a batch of 32 against its mean", "32 times"),
     ("20_equality", "dial-partial-why"): ("4,000 digits in batches of 96", "64"),

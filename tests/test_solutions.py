@@ -8,7 +8,7 @@ import pytest
 from helpers import lessons
 from helpers.records import TOOLS
 
-LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
+LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
 
@@ -199,12 +199,63 @@ def changes():
     return {"predict": predict, "modify": trained(hinge, rate / 5), "build": build}
 
 
+def convolutions():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    lesson = lessons.load("06_convolution_numpy", until="data-start")
+    conv, pool = torch.nn.functional.conv2d, torch.nn.functional.max_pool2d
+
+    def images(X):
+        return torch.from_numpy(X[..., 0])[:, None]
+
+    def kernel(W):
+        return W.reshape(5, 5, -1, W.shape[1]).permute(3, 2, 0, 1)
+
+    def scores(X, params, largest):
+        W1, b1, W2, b2, W3, b3 = params
+        M1 = pool(torch.relu(conv(X, kernel(W1), b1)), 2)
+        M2 = pool(torch.relu(conv(M1, kernel(W2), b2)), 2)
+        return (M2.amax(dim=(2, 3)) if largest else M2.permute(0, 2, 3, 1).flatten(1)) @ W3 + b3
+
+    def trained(start, change=lambda X: X, largest=False):
+        params = [torch.tensor(array, requires_grad=True) for array in start]
+        X, y = images(change(lesson["X_train"])), torch.from_numpy(lesson["y_train"]).long()
+        for rows in torch.from_numpy(lesson["batches"]).flatten(0, 1):
+            loss = torch.nn.functional.cross_entropy(scores(X[rows], params, largest), y[rows])
+            with torch.no_grad():
+                for w, dw in zip(params, torch.autograd.grad(loss, params), strict=True):
+                    w -= lesson["LEARNING_RATE"] * dw
+        return params
+
+    def accuracy(X, params, largest=False):
+        answers = scores(images(X), params, largest).argmax(dim=1).numpy()
+        return round(np.mean(answers == lesson["y_test"]), 3)
+
+    order = np.random.default_rng(7).permutation(784)
+
+    def shuffled(X):
+        return np.take(X.reshape(len(X), 784), order, axis=1).reshape(X.shape)
+
+    start, X = lesson["start"], lesson["X_test"]
+    params = trained([*start[:4], np.zeros((16, 10)), np.zeros(10)], largest=True)
+    right = np.zeros_like(X)
+    right[:, :, 4:] = X[:, :, :-4]
+    small = [(28 - 2) // 2, ((28 - 2) // 2 - 2) // 2]
+    count = (3 * 3 + 1) * 8 + (3 * 3 * 8 + 1) * 16 + (small[1] ** 2 * 16 + 1) * 10
+    return {
+        "predict": [small[1], small[1], 16, count],
+        "modify": [accuracy(shuffled(X), trained(start, shuffled))],
+        "build": [accuracy(X, params, True), accuracy(right, params, True)],
+    }
+
+
 RIGHT = {
     "01_matmul": lambda: {"predict": shapes(), **products()},
     "02_gradient": derivatives,
     "03_mlp": networks,
     "04_optimizers": optimizers,
     "05_custom_training": changes,
+    "06_convolution": convolutions,
 }
 
 

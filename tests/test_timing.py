@@ -31,6 +31,7 @@ LESSONS = (
     "03_mlp",
     "04_optimizers",
     "05_custom_training",
+    "06_convolution",
     "20_equality",
     "22_key_differences",
 )
@@ -549,7 +550,7 @@ def observe_benchmark():
         mock.patch.object(benchmark, "self_timed", lambda call, number=50: call),
         contextlib.redirect_stdout(printed),
     ):
-        found["code"] = benchmark.main(["--rounds", "3"])
+        found["code"] = benchmark.main(["--rounds", "3", "--table", "mlp"])
     found |= {"printed": printed.getvalue(), "turns": (asked_for["rounds"], asked_for["number"]), "rows": {}}
     for label, call in asked_for["calls"].items():
         if label.startswith(("NumPy", "PyTorch")):
