@@ -14,6 +14,7 @@ import pytest
 from helpers import ROOT, THREADS, lessons
 
 LESSONS = ("01_matmul", "02_gradient", "04_optimizers")
+LEDGERS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
 
 
@@ -328,9 +329,7 @@ def test_the_ledgers_of_lesson_4_say_what_is_measured(tool):
 
 
 @pytest.mark.parametrize("tool", MODULES)
-@pytest.mark.parametrize(
-    "lesson", ["01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution"]
-)
+@pytest.mark.parametrize("lesson", LEDGERS)
 def test_the_ledgers_have_one_vocabulary(lesson, tool):
     said = ledger(f"{lesson}_{tool}")
     assert said
@@ -344,18 +343,7 @@ CLAIMS = "control code handled flexibility ease development weight between resul
 TABLES = {
     ("00_start_here", "spectrum"),
     ("00_start_here", "map"),
-    *(
-        (f"{name}_{tool}", "ledger-table")
-        for name in (
-            "01_matmul",
-            "02_gradient",
-            "03_mlp",
-            "04_optimizers",
-            "05_custom_training",
-            "06_convolution",
-        )
-        for tool in MODULES
-    ),
+    *((f"{name}_{tool}", "ledger-table") for name in LEDGERS for tool in MODULES),
     *((f"02_gradient_{tool}", "hand") for tool in MODULES),
     *((f"03_mlp_{tool}", "gradients") for tool in MODULES),
     ("05_custom_training_numpy", "penalty-why"),
