@@ -9,6 +9,7 @@ from helpers import lessons
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
+LESSONS += ("07_recurrence",)
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
 
@@ -199,12 +200,52 @@ def changes():
     return {"predict": predict, "modify": trained(hinge, rate / 5), "build": build}
 
 
+def readers():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    lesson = lessons.load("07_recurrence_numpy", until="cell-start")
+    names = ("X_train", "X_test")
+    X, X_test = (torch.from_numpy(lesson[name]) for name in names)
+    y, y_test = (torch.from_numpy(lesson[name]).long() for name in ("y_train", "y_test"))
+
+    def scores(X, params):  # after each row
+        W, U, b, V, v = params
+        h, found = torch.zeros(len(X), len(U), dtype=X.dtype), []
+        for x in X.transpose(0, 1):
+            h = torch.tanh(x @ W + h @ U + b)
+            found.append(h @ V + v)
+        return torch.stack(found)  # (28, n, 10)
+
+    def trained(rate, limit, rows_of_loss):
+        params, losses = [torch.from_numpy(w).requires_grad_() for w in lesson["start"]], []
+        for rows in torch.from_numpy(lesson["batches"][0]):
+            S = scores(X[rows], params)[rows_of_loss]
+            labels = y[rows].expand(len(S), -1)
+            loss = torch.nn.functional.cross_entropy(S.flatten(0, 1), labels.flatten())
+            grads = torch.autograd.grad(loss, params)
+            size = torch.cat([dw.ravel() for dw in grads]).norm()
+            with torch.no_grad():
+                for w, dw in zip(params, grads, strict=True):
+                    w -= rate * min(1, limit / (size + 1e-6)) * dw
+            losses.append(loss.item())
+        right = (scores(X_test, params).argmax(dim=-1) == y_test).double().mean(dim=1)
+        return losses, [round(each, 3) for each in right.tolist()]
+
+    blank = np.count_nonzero(lesson["x_test"][:, 27].sum(axis=1) == 0)
+    _, slow = trained(lesson["RATE"] / 3, np.inf, slice(27, 28))
+    losses, right = trained(lesson["RATE"], lesson["CLIP"], slice(None))
+    ends = [round(losses[0], 4), round(losses[-1], 4)]
+    build = [*ends, 12, 20, 28, right[11], right[19], right[27]]
+    return {"predict": [blank, blank], "modify": [slow[-1]], "build": build}
+
+
 RIGHT = {
     "01_matmul": lambda: {"predict": shapes(), **products()},
     "02_gradient": derivatives,
     "03_mlp": networks,
     "04_optimizers": optimizers,
     "05_custom_training": changes,
+    "07_recurrence": readers,
 }
 
 
