@@ -217,7 +217,7 @@ def readers():
         return torch.stack(found)  # (28, n, 10)
 
     def trained(rate, limit, rows_of_loss):
-        params, losses = [torch.from_numpy(w).requires_grad_() for w in lesson["start"]], []
+        params, losses = [torch.tensor(w, requires_grad=True) for w in lesson["start"]], []
         for rows in torch.from_numpy(lesson["batches"][0]):
             S = scores(X[rows], params)[rows_of_loss]
             labels = y[rows].expand(len(S), -1)
