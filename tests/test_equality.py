@@ -39,9 +39,9 @@ SHAPES["05_custom_training"] = {
     "fooled": (3, 6),
 }
 # A size for each kind of network: the widths of its blocks, the shape of its biases, its steps.
-WIDTHS = {"RNN": (64, (64,), 125), "LSTM": (256, (256,), 375), "GRU": (192, (2, 192), 125)}
+WIDTHS = {"RNN": (64, (64,), 336), "LSTM": (256, (256,), 336), "GRU": (192, (2, 192), 112)}
 WIDTHS["first"] = (64, (64,), 20)  # gradients at the start, and losses without clipping
-SHAPES["07_recurrence"] = {"influence": (7, 28)}
+SHAPES["07_recurrence"] = {"influence": (8, 28), "forget": (2, 28)}
 for name, (width, biases, steps) in WIDTHS.items():
     shapes = ((28, width), (64, width), biases, (64, 10), (10,))
     SHAPES["07_recurrence"] |= {f"{name}_losses": (steps,)}

@@ -199,7 +199,9 @@ class Reader:
             return f"np.{kind}imum{self.atom()}"
         body = self.term()
         if which[:1] == ["\\text"]:
-            axis = {"rows": "axis=0", "cols": "axis=1, keepdims=True"}["".join(which[1:]).strip("{}")]
+            axis = {"rows": "axis=0", "digits": "axis=0", "cols": "axis=1, keepdims=True"}[
+                "".join(which[1:]).strip("{}")
+            ]
             return f"({body}).{kind}({axis})"
         if not which:
             return f"np.sum({body})"
