@@ -305,7 +305,7 @@ def test_who_forgets_while_nothing_comes(waiting, page):
     for name in ("RNN", "LSTM"):
         assert min(fresh[name, count] for count in (2, 8)) > fresh[name, 0] - 0.04, "but it hasn't forgotten"
     text = cell(page, "memory-wait-read").source
-    assert "the plain network can't say what it has read. After eight, nor can the LSTM." in text
+    assert "half of the plain network's answers are gone. After eight, most of the LSTM's are, too." in text
     assert "neither has forgotten: a fresh $V$ finds the digit nearly as well as before" in text
 
 
@@ -359,7 +359,10 @@ def test_neither_network_does_well_at_the_others_rate(page):
     slow, parted = numbers(printed(page, "exercise-modify-solution"))
     lstm = numbers(printed(page, "gates-run").splitlines()[2])[0]
     assert slow < lstm - 0.1 and parted == 1e-3
-    assert "because neither does well at the other's" in cell(page, "gates").source
+    assert (
+        "at the plain network's, the LSTM hardly begins, and at the LSTM's, the plain network is chaotic"
+        in cell(page, "gates").source
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
