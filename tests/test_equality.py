@@ -8,7 +8,7 @@ import pytest
 
 from helpers import lessons, records
 
-LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
+LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution", "07_recurrence")
 TOOLS = ("numpy", "keras", "pytorch")
 CHANGES_OF_5 = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
 SHAPES = {}
@@ -50,6 +50,14 @@ SHAPES["06_convolution"] = {
     "normed": (8, 5),
     "dropout_losses": (10,),
 }
+# A size for each kind of network: the widths of its blocks, the shape of its biases, its steps.
+WIDTHS = {"RNN": (64, (64,), 336), "LSTM": (256, (256,), 336), "GRU": (192, (2, 192), 112)}
+WIDTHS["first"] = (64, (64,), 20)  # gradients at the start, and losses without clipping
+SHAPES["07_recurrence"] = {"influence": (8, 28), "forget": (2, 28)}
+for name, (width, biases, steps) in WIDTHS.items():
+    shapes = ((28, width), (64, width), biases, (64, 10), (10,))
+    SHAPES["07_recurrence"] |= {f"{name}_losses": (steps,)}
+    SHAPES["07_recurrence"] |= {f"{name}_{k}": shape for k, shape in zip("WUbVv", shapes, strict=True)}
 
 
 @pytest.fixture(scope="module")
