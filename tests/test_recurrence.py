@@ -1,14 +1,17 @@
 """Lesson 7 by other means: what its pictures and tables show, what its sentences say of them, its checks."""
 
 import contextlib
+import inspect
 import io
 import itertools
 import re
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from helpers import lessons, plotting, records
+from helpers import benchmark, lessons, plotting, records
 from helpers.records import TOOLS
 
 PAGES = [f"07_recurrence_{tool}" for tool in TOOLS]
@@ -521,3 +524,63 @@ def test_epochs_of_the_same_digits_in_other_orders(numpys):
         assert len(np.unique(epoch)) == epoch.size
     for one, other in itertools.combinations(numpys["batches"], 2):
         assert not np.array_equal(one, other)
+
+
+def test_the_bound_of_the_benchmark_is_that_of_all_products_of_a_step():
+    lesson, flop = benchmark.load(PAGES[0], "measure-define", "measure-products", until="gates-back"), []
+
+    class Counted(np.ndarray):
+        def __array_ufunc__(self, ufunc, method, *inputs, **options):
+            inputs = [np.asarray(each) for each in inputs]
+            result = getattr(ufunc, method)(*inputs, **options)
+            if ufunc is np.matmul:
+                flop.append(2 * result.size * inputs[0].shape[-1])
+                assert result.dtype == "float32"
+            return result.view(Counted)
+
+    draw = lesson["draw_start"]
+    with mock.patch.dict(lesson, draw_start=lambda *a, **k: [w.view(Counted) for w in draw(*a, **k)]):
+        products = lesson["products_timer"]("float32")
+        flop.clear()
+        products()
+    assert len(flop) == 5 * 28 + 3 and sum(flop) == benchmark.FLOP_RECURRENCE
+    assert f"{sum(flop) / 1e6:.1f} MFLOP" in inspect.getsource(benchmark.recurrence)
+
+
+def test_the_table_of_the_benchmark_names_what_it_times(monkeypatch):
+    def loaded(name, *also, **_):
+        tool = name.rpartition("_")[2]
+        step = lambda dtype, wrap=None, **dials: (tool, dtype, wrap, dials)  # noqa: E731
+        torch = SimpleNamespace(compile="compile")
+        return {"step_timer": step, "fit_timer": step, "products_timer": step, "torch": torch}
+
+    monkeypatch.setattr(benchmark, "load", loaded)
+    monkeypatch.setattr(benchmark, "self_timed", lambda call, number=50: call)
+    monkeypatch.setattr(benchmark, "bound_timer", lambda flop: ("bound", "float32", flop, {}))
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        _, calls, pairs = benchmark.recurrence()
+    assert "can't compile" in told.getvalue()  # a tuple can't be called
+    assert calls["NumPy"] == ("numpy", "float32", None, {}) == calls["all products alone"]
+    assert calls["PyTorch"] == ("pytorch", "float32", None, {})
+    assert calls["Keras fit as shipped"] == ("keras", "float32", None, {})
+    assert calls["Keras fit, a dial"] == ("keras", "float32", None, {"steps_per_execution": 16})
+    assert {name for pair in pairs for name in pair} <= calls.keys() | {"PyTorch, compiled"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_shares_stand_where_a_reader_sees_them(page, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    shown = []
+    monkeypatch.setattr(plotting, "show", lambda fig, alt: shown.append((fig, alt)))
+    gaps = {"without clipping": np.full(112, 0.1), "with clipping": np.zeros(112)}
+    scope = {"np": np, "plt": plt, "plotting": plotting, "steps": 112, "gaps": gaps}
+    scope |= {"pairs": {name: ((0, name), (1, name)) for name in gaps}}
+    scope["accuracy"] = lambda kind, name: 0.5 + 0.1 * (name == "with clipping")
+    exec(cell(page, "train-picture").source, scope)
+    ((fig, alt),) = shown
+    (ax,) = fig.axes
+    bottom, top = ax.get_ylim()
+    found = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert found == {" 0.50 and 0.50": 0.1, " 0.60 and 0.60": bottom} and bottom <= 0.1 <= top
+    plt.close(fig)
