@@ -1,7 +1,6 @@
 """Lesson 7 by other means: what its pictures and tables show, what its sentences say of them, its checks."""
 
 import contextlib
-import inspect
 import io
 import itertools
 import re
@@ -285,31 +284,38 @@ def waiting(torch, numpys):
     X, Y = (torch.from_numpy(numpys[name][:1000]) for name in ("X_train", "Y_train"))
     X_test, y_test = torch.from_numpy(numpys["X_test"]), torch.from_numpy(numpys["y_test"]).long()
     found = {}
-    for name in ("RNN", "LSTM"):
-        params = [torch.from_numpy(w) for w in trained(PAGES[2], name)]
-        for count in (0, 2, 8):
-            some, tests = (torch.nn.functional.pad(each, (0, 0, 0, count)) for each in (X, X_test))
-            h, h_test = (by_hand(torch, each, params)[-1][0] for each in (some, tests))
-            V = torch.linalg.lstsq(h, Y).solution
-            answers = (h_test @ params[3] + params[4]).argmax(dim=1), (h_test @ V).argmax(dim=1)
-            found[name, count] = [(each == y_test).double().mean().item() for each in answers]
+    draw = numpys["draw_start"]
+    starts = {"RNN": draw(), "LSTM": draw(blocks=4, forget=1.0)}
+    for name, after in itertools.product(starts, (0, 2, 8, "untrained")):
+        if after == "untrained":
+            params, count = [torch.from_numpy(w) for w in starts[name]], 0
+        else:
+            params, count = [torch.from_numpy(w) for w in trained(PAGES[2], name)], after
+        some, tests = (torch.nn.functional.pad(each, (0, 0, 0, count)) for each in (X, X_test))
+        h, h_test = (by_hand(torch, each, params)[-1][0] for each in (some, tests))
+        V = torch.linalg.lstsq(h, Y).solution
+        answers = (h_test @ params[3] + params[4]).argmax(dim=1), (h_test @ V).argmax(dim=1)
+        found[name, after] = [(each == y_test).double().mean().item() for each in answers]
     return found
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_who_forgets_while_nothing_comes(waiting, page):
-    said = re.findall(r"(\w+) +after (\d+) +(\S+) +(\S+)$", printed(page, "memory-wait"), re.MULTILINE)
-    assert len(said) == len(waiting) == 6
-    for name, count, own, fresh in said:
-        assert [float(own), float(fresh)] == pytest.approx(waiting[name, int(count)], abs=0.0051)
+    said = re.findall(r"(RNN|LSTM) +(\w+) +(\S+) +(\S+)$", printed(page, "memory-wait"), re.MULTILINE)
+    assert len(said) == len(waiting) == 8
+    for name, after, own, fresh in said:
+        place = name, int(after) if after.isdigit() else after
+        assert [float(own), float(fresh)] == pytest.approx(waiting[place], abs=0.0051)
     own, fresh = ({place: both[k] for place, both in waiting.items()} for k in (0, 1))
     assert own["RNN", 2] < 0.6 * own["RNN", 0] and own["LSTM", 2] > 0.9 * own["LSTM", 0], "after two rows"
     assert max(own[name, 8] for name in ("RNN", "LSTM")) < 0.35, "after eight, nor can the LSTM"
     for name in ("RNN", "LSTM"):
         assert min(fresh[name, count] for count in (2, 8)) > fresh[name, 0] - 0.04, "but it hasn't forgotten"
+        assert min(fresh[name, count] for count in (0, 2, 8)) > fresh[name, "untrained"] + 0.04
     text = cell(page, "memory-wait-read").source
     assert "half of the plain network's answers are gone. After eight, most of the LSTM's are, too." in text
-    assert "neither has forgotten: a fresh $V$ finds the digit nearly as well as before" in text
+    assert "neither has forgotten: a fresh $V$ finds the digit nearly as well as before, and more" in text
+    assert "more often than in an untrained state" in text
 
 
 def share(torch, name, params, X, y):
@@ -371,10 +377,11 @@ def test_neither_network_does_well_at_the_others_rate(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_half_shut_gate_begins_later_with_every_seed(page):
     shut, opened = printed(page, "open-gate-run").splitlines()
-    assert shut.startswith("bias 0.0, after 100 steps:")
-    assert opened.startswith("bias 1.0, after 30 steps:")
+    assert shut.startswith("bias 0.0, after 60 steps:")
+    assert opened.startswith("bias 1.0, after 15 steps:")
     shut, opened = (numbers(line.split(":")[1]) for line in (shut, opened))
-    assert len(shut) == len(opened) == 3 and 0.14 < min(shut) <= max(shut) < min(opened) - 0.05
+    assert len(shut) == len(opened) == 3 and max(shut) < min(opened) - 0.05
+    assert "With each seed, even four times the steps aren't enough" in cell(page, "open-gate-read").source
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -554,7 +561,6 @@ def test_the_bound_of_the_benchmark_is_that_of_all_products_of_a_step():
         flop.clear()
         products()
     assert len(flop) == 5 * 28 + 3 and sum(flop) == benchmark.FLOP_RECURRENCE
-    assert f"{sum(flop) / 1e6:.1f} MFLOP" in inspect.getsource(benchmark.recurrence)
 
 
 def test_the_table_of_the_benchmark_names_what_it_times(monkeypatch):
@@ -570,6 +576,8 @@ def test_the_table_of_the_benchmark_names_what_it_times(monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as told:
         _, calls, pairs = benchmark.recurrence()
     assert "can't compile" in told.getvalue()  # a tuple can't be called
+    row = "bound: 113.9 MFLOP at this machine's best"
+    assert calls[row] == ("bound", "float32", benchmark.FLOP_RECURRENCE, {})
     assert calls["NumPy"] == ("numpy", "float32", None, {}) == calls["all products alone"]
     assert calls["PyTorch"] == ("pytorch", "float32", None, {})
     assert calls["Keras fit as shipped"] == ("keras", "float32", None, {})
@@ -592,5 +600,5 @@ def test_the_shares_stand_where_a_reader_sees_them(page, monkeypatch):
     (ax,) = fig.axes
     bottom, top = ax.get_ylim()
     found = {text.get_text(): text.get_position()[1] for text in ax.texts}
-    assert found == {" 0.50 and 0.50": 0.1, " 0.60 and 0.60": bottom} and bottom <= 0.1 <= top
+    assert found == {" 0.50 and 0.50": 0.1, " 0.60 and 0.60": 1e-17} and bottom < 0.5e-17 and 0.1 <= top
     plt.close(fig)
