@@ -856,7 +856,7 @@ SLIPS = (
     ("07_recurrence", "cell", "h V+v", "h V"),
     ("07_recurrence", "gradients", r"(1-h^2)", r"(1-h)"),
     ("07_recurrence", "gradients", r"dU+h_\text{old}^\top", r"dU+h^\top"),
-    ("07_recurrence", "gradients", r"dh=dZ U^\top", "dh=dZ U"),
+    ("07_recurrence", "gradients", r"dh\leftarrow dZ U^\top", r"dh\leftarrow dZ U"),
     ("07_recurrence", "gradients", r"dW\leftarrow dW+x^\top dZ", r"dW\leftarrow x^\top dZ"),
     ("07_recurrence", "train", r"\min(1, \theta/", r"\min(\theta, 1/"),
     ("07_recurrence", "train", r"10^{-6}", r"10^{-5}"),
