@@ -6,7 +6,6 @@ probabilities of each image, and the digits. What can't be answered gets {"error
 that begins with 4.
 """
 
-import math
 import socket
 import sys
 import tempfile
@@ -81,18 +80,21 @@ def explain(request: Request, error: RequestValidationError):
     if first["type"] == "json_invalid":
         return JSONResponse({"error": "The body is no JSON."}, 400)
     place = "".join(f"[{part}]" if isinstance(part, int) else part for part in first["loc"][1:])
-    return JSONResponse({"error": f"{place or 'body'}: {first['msg']}."}, 422)
+    said = first["msg"].replace(" after validation", "")
+    return JSONResponse({"error": f"{place or 'body'}: {said}."}, 422)
 
 
 async def limited(scope, receive, send):
     """The app, for bodies of up to LARGEST bytes: of a larger one nothing is kept."""
     if scope["type"] == "http" and scope["method"] == "POST":
-        length = int(dict(scope["headers"]).get(b"content-length", math.inf))
-        if length > LARGEST:
+        length = int(dict(scope["headers"]).get(b"content-length", -1))
+        if not 0 <= length <= LARGEST:
             while (await receive()).get("more_body"):  # who is still sending doesn't listen
                 pass
-            error = f"The body is larger than {LARGEST // 10**6} MB, or doesn't say how large it is."
-            return await JSONResponse({"error": error}, 413)(scope, receive, send)
+            status, error = 413, f"The body is larger than {LARGEST // 10**6} MB."
+            if length < 0:
+                status, error = 411, "The request doesn't say how long its body is."
+            return await JSONResponse({"error": error}, status)(scope, receive, send)
     await app(scope, receive, send)
 
 
