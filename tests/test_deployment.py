@@ -1,0 +1,1 @@
+"""What lesson 10 says of files and servers is what they do."""
