@@ -8,7 +8,7 @@ import pytest
 
 from helpers import lessons, records
 
-LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
+LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution", "10_deployment")
 TOOLS = ("numpy", "keras", "pytorch")
 CHANGES_OF_5 = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
 SHAPES = {}
@@ -51,6 +51,7 @@ SHAPES["06_convolution"] = {
     "normed": (8, 5),
     "dropout_losses": (10,),
 }
+SHAPES["10_deployment"] = {"P": (1000, 10), "P of the file": (1000, 10)}
 
 
 @pytest.fixture(scope="module")
