@@ -16,9 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from helpers import THREADS, lessons, timing
 
-# The products of a step, a multiplication and an addition each: five of the MLP, eight of the convolutions.
+# The products of a step, a multiplication and an addition each: five of the MLP, eight of the convolutions,
+# five for each of 28 rows and three for the answer of the LSTM.
 FLOP = 2 * 32 * (2 * 784 * 128 + 3 * 128 * 10)
 FLOP_CONVOLUTION = 2 * 32 * (2 * 24**2 * 25 * 8 + 3 * 8**2 * 200 * 16 + 3 * 256 * 10)
+FLOP_RECURRENCE = 2 * 32 * (28 * (2 * 28 * 256 + 3 * 64 * 256) + 3 * 64 * 10)
 
 
 def scikit_learn_timer(lesson, solver):
@@ -128,12 +130,7 @@ def convolution():
         "Keras fit as shipped": fit("float32"),
         "Keras fit, a dial": fit("float32", steps_per_execution=16),
     }
-    try:
-        step = torch_step("float32", prepare=torch_lesson["torch"].compile)
-        step()  # compiles
-        calls["PyTorch, compiled"] = self_timed(step, number=10)
-    except Exception as error:  # the compiler has errors of many kinds, and its absence is one
-        print(f"PyTorch can't compile here ({type(error).__name__}); its row is left out.\n")
+    add_compiled(calls, torch_step, prepare=torch_lesson["torch"].compile)
     pairs = [
         ("NumPy", "eight products alone"),
         ("NumPy", "PyTorch"),
@@ -144,7 +141,43 @@ def convolution():
     return "two convolutions of lesson 6", calls, pairs
 
 
-TABLES = {"mlp": mlp, "convolution": convolution}
+def recurrence():
+    """The table of lesson 7's LSTM."""
+    torch_lesson = load("07_recurrence_pytorch", "measure-define")
+    numpy_lesson = load("07_recurrence_numpy", "measure-define", "measure-products", until="gates-back")
+    keras_lesson = load("07_recurrence_keras", "measure-define", "measure-timer")
+
+    torch_step, fit = torch_lesson["step_timer"], keras_lesson["fit_timer"]
+    calls = {
+        "all products alone": self_timed(numpy_lesson["products_timer"]("float32"), number=10),
+        "bound: 113.9 MFLOP at this machine's best": bound_timer(FLOP_RECURRENCE),
+        "NumPy": self_timed(numpy_lesson["step_timer"]("float32"), number=10),
+        "PyTorch": self_timed(torch_step("float32"), number=10),
+        "Keras fit as shipped": fit("float32"),
+        "Keras fit, a dial": fit("float32", steps_per_execution=16),
+    }
+    add_compiled(calls, torch_step, wrap=torch_lesson["torch"].compile)
+    pairs = [
+        ("NumPy", "all products alone"),
+        ("NumPy", "PyTorch"),
+        ("PyTorch, compiled", "PyTorch"),
+        ("Keras fit as shipped", "all products alone"),
+        ("Keras fit, a dial", "Keras fit as shipped"),
+    ]
+    return "the LSTM of lesson 7", calls, pairs
+
+
+def add_compiled(calls, step_timer, **options):
+    """Add PyTorch's compiled step to `calls`; where it can't compile, say so."""
+    try:
+        step = step_timer("float32", **options)
+        step()  # compiles
+        calls["PyTorch, compiled"] = self_timed(step, number=10)
+    except Exception as error:  # the compiler has errors of many kinds, and its absence is one
+        print(f"PyTorch can't compile here ({type(error).__name__}); its row is left out.\n")
+
+
+TABLES = {"mlp": mlp, "convolution": convolution, "recurrence": recurrence}
 
 
 def main(arguments=()):

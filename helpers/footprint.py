@@ -1,4 +1,4 @@
-"""What a tool costs to have: packages, disk, seconds to import, memory."""
+"""What a tool costs to have: packages, disk, CPU seconds to import, memory."""
 
 import json
 import os
@@ -15,10 +15,10 @@ PACKAGES = {module: package for package, module in MODULES.items()}
 IMPORT = """
 import importlib, json, sys, time
 import psutil
-begin = time.perf_counter()
+begin = time.process_time()
 for module in sys.argv[1:]:
     importlib.import_module(module)
-seconds = time.perf_counter() - begin
+seconds = time.process_time() - begin
 print(json.dumps([seconds, psutil.Process().memory_info().rss / 1e6]))
 """
 
@@ -45,7 +45,7 @@ def megabytes(packages):
 
 
 def of(*modules, **environment):
-    """Return (packages, megabytes on disk, seconds to import, megabytes of memory) of installed modules.
+    """Return (packages, megabytes on disk, CPU seconds to import, megabytes of memory) of installed modules.
 
     Their packages count with all that these ask for. A new process imports them, with these environment
     variables; its memory is Python's and theirs.

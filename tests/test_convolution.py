@@ -99,24 +99,40 @@ def test_a_shift_leaves_paper_behind_and_loses_what_goes(lesson):
 
 
 def measured(ran, page):
-    """The table of the shift, column by column: pixels, the three networks, the share that loses ink."""
-    rows = re.findall(r"^ +(\d) ([\d.]+)  ([\d.]+)    ([\d.]+)  (\d+)%$", ran(page).text("shift-run"), re.M)
+    """The table of the shift, column by column: pixels, the MLP, ours, the share that loses ink."""
+    rows = re.findall(r"^ +(\d) ([\d.]+)  ([\d.]+)  (\d+)%$", ran(page).text("shift-run"), re.M)
     return np.array(rows, float).T
+
+
+def test_lesson_3s_network_takes_as_many_steps(lesson):
+    own = lessons.load("03_mlp_numpy", until="train-define")
+    params = [w.copy() for w in own["start"]]
+    own["train"](params, own["sgd"], lesson["batches"])
+    for ours, theirs in zip(lesson["mlp"], params, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    right = np.mean(lesson["mlp_answers"](lesson["X_test"]) == lesson["y_test"])
+    assert right == np.mean(own["forward"](own["X_test"], *params)[-1].argmax(axis=1) == own["y_test"])
+
+
+def test_kerass_glorot_draws_less_for_a_convolution():
+    keras = pytest.importorskip("tensorflow").keras
+    layer = keras.layers.Conv2D(8, 5)
+    layer.build((None, 28, 28, 1))
+    limit = np.abs(layer.kernel.numpy()).max()
+    assert "for a Conv2D, Keras draws less" in source(PAGES[0], "data-start")
+    assert limit < np.sqrt(6 / (25 + 25 * 8)) + 1e-6 < np.sqrt(6 / (25 + 8))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_story_of_the_shift_is_what_was_measured(ran, page):
-    pixels, theirs, first, ours, lost = measured(ran, page)
+    pixels, theirs, ours, lost = measured(ran, page)
     assert [*pixels] == [*range(7)]
-    assert (ours[1:] > theirs[1:]).all()  # later
-    said = int(re.search(r"due to the maximum: (\d+)%", ran(page).text("shift-run"))[1])
-    assert said == pytest.approx(100 * (ours - first)[1:5].sum() / (ours - theirs)[1:5].sum(), abs=1)
-    assert said > 40  # much of that lead
-    assert (first[1:] > theirs[1:]).all()
+    assert (ours > theirs).all()  # more digits after as many steps, and later
     assert ours[-1] < 0.25  # and yet
-    text = ran(page).text("shift-check")
-    assert int(re.search(r"moved by 4, other answers to (\d+)%", text)[1]) > 30
-    assert float(re.search(r"moved by 1, they change by (\S+)", text)[1]) > 0.1
+    changes = [int(change) for change in re.findall(r"change by (\d+)%", ran(page).text("shift-check"))]
+    assert 10 < changes[0] < changes[1] < 100  # softened
+    trained, moved = map(float, re.findall(r"0\.\d+", ran(page).text("shift-along")))
+    assert trained == ours[4] and ours[0] - 0.03 < moved <= ours[0]  # nearly all are back
     assert lost[0] == 0 and (np.diff(lost) >= 0).all() and lost[-1] > 30
     said = ran(page).record["features"]
     assert said.std(axis=(0, 1)).max() > 0.1  # of a digit, and not of blank paper
@@ -126,15 +142,13 @@ def test_the_story_of_the_shift_is_what_was_measured(ran, page):
 def test_each_curve_of_the_shift_has_its_own_name(page, monkeypatch):
     numbers = dict(FARTHEST=3, pixels=np.arange(4), ours=np.linspace(0.9, 0.2, 4))
     numbers["theirs"] = numbers["ours"] - np.array([0, 0.1, 0.15, 0.1])
-    numbers["first"] = numbers["ours"] - np.array([0, 0.05, 0.1, 0.05])
     fig, alt, _ = drawn(page, "shift-picture", monkeypatch, **numbers)
     (ax,) = fig.axes
     lines = {line.get_label(): line.get_ydata() for line in ax.lines}
     assert np.array_equal(lines["MLP"], numbers["theirs"])
-    assert np.array_equal(lines["keeps the first"], numbers["first"])
-    assert np.array_equal(lines["keeps the largest"], numbers["ours"])
+    assert np.array_equal(lines["ours"], numbers["ours"])
     assert ax.get_ylim() == (0, 1) and {text.get_text() for text in ax.get_legend().get_texts()} <= {*lines}
-    assert "MLP from 0.90 over 0.57 to 0.10, keeps the first from 0.90" in alt and "up to 0.15" in alt
+    assert "MLP from 0.90 over 0.57 to 0.10, ours from 0.90" in alt and "up to 0.15" in alt
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -232,6 +246,7 @@ def test_tensorflow_refuses_channels_first(ran):
         "call raises UnimplementedError",
         "fit raises InvalidArgumentError",
         "fit, by XLA works",
+        "Flatten, told the order: within 1e-14",
     ]
 
 
@@ -284,7 +299,7 @@ def test_what_is_predicted_is_what_comes_out(ran, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_solutions_comments_are_right(ran, page):
     here, there = map(float, re.findall(r"0\.\d+", ran(page).text("exercise-build-solution")))
-    flat_here, flat_there = measured(ran, page)[3][[0, 4]]
+    flat_here, flat_there = measured(ran, page)[2][[0, 4]]
     assert here < flat_here and there > flat_there and here - there < 0.1 < flat_here - flat_there
     shuffled = float(ran(page).text("exercise-modify-solution").split()[-1])
     assert shuffled < flat_here - 0.05
@@ -317,7 +332,7 @@ def test_the_ledger_says_whose_line_it_is(tool):
     said = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in table}
     for stage, owner in owners(tool).items():
         assert owner is None or said[stage].startswith(owner), stage
-    assert len({*said}) == 7
+    assert len({*said}) == 6
 
 
 # Time

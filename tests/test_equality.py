@@ -8,7 +8,8 @@ import pytest
 
 from helpers import lessons, records
 
-LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution", "10_deployment")
+LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution", "07_recurrence")
+LESSONS += ("10_deployment",)
 TOOLS = ("numpy", "keras", "pytorch")
 CHANGES_OF_5 = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
 SHAPES = {}
@@ -45,12 +46,19 @@ SHAPES["06_convolution"] = {
     "features": (4, 4, 16),
     "predictions": (1000,),
     "shifted": (7,),
-    "first_losses": (250,),
-    "first_shifted": (7,),
+    "mlp_shifted": (7,),
     "turned": (24, 24),
     "normed": (8, 5),
     "dropout_losses": (10,),
 }
+# A size for each kind of network: the widths of its blocks, the shape of its biases, its steps.
+WIDTHS = {"RNN": (64, (64,), 336), "LSTM": (256, (256,), 336), "GRU": (192, (2, 192), 112)}
+WIDTHS["first"] = (64, (64,), 20)  # gradients at the start, and losses without clipping
+SHAPES["07_recurrence"] = {"influence": (8, 28), "forget": (2, 28)}
+for name, (width, biases, steps) in WIDTHS.items():
+    shapes = ((28, width), (64, width), biases, (64, 10), (10,))
+    SHAPES["07_recurrence"] |= {f"{name}_losses": (steps,)}
+    SHAPES["07_recurrence"] |= {f"{name}_{k}": shape for k, shape in zip("WUbVv", shapes, strict=True)}
 SHAPES["10_deployment"] = {"P": (1000, 10), "P of the file": (1000, 10)}
 
 

@@ -19,7 +19,7 @@ from helpers import lessons, records, runner
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
-LESSONS += ("06_convolution", "20_equality")
+LESSONS += ("06_convolution", "07_recurrence", "20_equality")
 SINGLE = ("20_equality",)  # of all three tools
 PAGES = [f"{lesson}_{tool}" for lesson in LESSONS if lesson not in SINGLE for tool in TOOLS] + [*SINGLE]
 
@@ -28,6 +28,7 @@ LETTERS = {"eta": "learning_rate", "W": "w", "dW": "dw", "lambda": "penalty", "v
 CODE = {"LEARNING_RATE": "learning_rate", "RATE": "learning_rate", "rate": "learning_rate"}
 CODE |= {"A_list": "A", "B_list": "B", "decay": "penalty"}
 CODE |= {"SMOOTH": "s", "FOCUS": "gamma", "PENALTY": "penalty", "MOMENTUM": "mu", "INK": "c"}
+CODE |= {"W": "w", "dW": "dw"}  # as in LETTERS
 # The letter of what a function returns.
 FUNCTIONS = {"by_hand": "C", "softmax": "P", "cross_entropy": "L"}
 # Calls that only hand their argument on: to a tool, or to a number type.
@@ -49,9 +50,15 @@ DISPLAYED["05_custom_training_numpy"] = (
 )
 
 
+DISPLAYED["07_recurrence"] = "A B P S Z c dS dU dV dZ db dh dv dw f g h i k o r w z"
+DISPLAYED["07_recurrence_numpy"] = (
+    DISPLAYED["07_recurrence"] + " dA1 dA2 dA3 dB3 dZ1 dZ2 dZ3 dZ4 dc df dg di do dr dz"
+)
+
+
 # Here an equation has a form for each tool: it has to say what one of its heading's lines does, and each line
 # has to be said by one of them.
-FORMS = {"04_optimizers", "20_equality"}
+FORMS = {"04_optimizers", "07_recurrence", "20_equality"}  # in 07, for each kind of cell
 
 
 # Reading LaTeX: the subset that the lessons use.
@@ -59,8 +66,8 @@ FORMS = {"04_optimizers", "20_equality"}
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|[A-Za-z]|[^\s]")
 SPACE = {"\\,", "\\;", "\\!", "\\ ", "\\textstyle", "\\displaystyle", "\\left", "\\right"}
 RELATIONS = {"=", "\\leftarrow", "\\approx"}
-CALLS = {"\\ln": "np.log", "\\log": "np.log", "\\exp": "np.exp", "\\cos": "np.cos"}
-CALLED = {"softmax", "L", "f_prime", "round", "clip", "sign"}
+CALLS = {"\\ln": "np.log", "\\log": "np.log", "\\exp": "np.exp", "\\cos": "np.cos", "\\tanh": "np.tanh"}
+CALLED = {"softmax", "L", "f_prime", "round", "clip", "sign", "sigma"}
 ENDS = {")", "]", "}", ",", "+", "-", "&", "\\\\", "\\end", "<", ">", "|", *RELATIONS}
 
 
@@ -194,7 +201,9 @@ class Reader:
             return f"most(np.{kind}imum, {self.atom()})"
         body = self.term()
         if which[:1] == ["\\text"]:
-            axis = {"rows": "axis=0", "cols": "axis=1, keepdims=True"}["".join(which[1:]).strip("{}")]
+            axis = {"rows": "axis=0", "digits": "axis=0", "cols": "axis=1, keepdims=True"}[
+                "".join(which[1:]).strip("{}")
+            ]
             return f"({body}).{kind}({axis})"
         if not which:
             return f"np.sum({body})"
@@ -229,10 +238,13 @@ class Reader:
         indices = []
         if self.peek() == "_":
             self.take()
-            script = self.group()
+            script = self.group() if self.peek() != "\\text" else [self.take(), *self.group()]
             while script:
                 part = script.pop(0)
-                if part.isdigit():
+                if part == "\\text":  # h_\text{old}
+                    word, script = "".join(script).strip("{}"), []
+                    name += f"_{word}"
+                elif part.isdigit():
                     name += part
                 elif script[:1] == ["_"]:  # P_{i, y_i}
                     indices.append(f"{part}[{script[1]}]")
@@ -312,6 +324,14 @@ def values(lesson):
         known["y"] = np.array([2, 0, 1, 1, 0])
         known["Y"] = np.eye(classes)[known["y"]]
         known["softmax"] = softmax
+    if lesson == "07_recurrence":
+        draw("w dw", pixels, hidden), draw("U dU", hidden, hidden), draw("b q db", hidden)
+        draw("V dV", hidden, classes), draw("v dv", classes), draw("S P dS", n, classes)
+        draw("x", n, pixels), draw("m", n, 1)
+        gates = "h h_old c c_old i f g o t z r Z Z1 Z2 Z3 Z4 A A1 A2 A3 B B1 B2 B3"
+        draw(gates, n, hidden), draw(" ".join(f"d{each}" for each in gates.split()), n, hidden)
+        draw("N theta k")
+        known["sigma"] = known["sigmoid"] = lambda Z: 1 / (1 + np.exp(-Z))
     if lesson == "20_equality":
         draw("dP", n, classes), draw("w m g", 2, 3), draw("mu")
     if lesson == "05_custom_training":
@@ -832,6 +852,28 @@ SLIPS = (
     ("06_convolution", "check", "L(w - h)", "L(w)"),
     ("06_convolution", "norm", r"(1 - \mu) v", r"\mu v"),
     ("06_convolution", "norm", r"\leftarrow \mu r", r"\leftarrow r"),
+    ("07_recurrence", "cell", r"h_\text{old} U", "h U"),
+    ("07_recurrence", "cell", "h V+v", "h V"),
+    ("07_recurrence", "gradients", r"(1-h^2)", r"(1-h)"),
+    ("07_recurrence", "gradients", r"dU+h_\text{old}^\top", r"dU+h^\top"),
+    ("07_recurrence", "gradients", r"dh=dZ U^\top", "dh=dZ U"),
+    ("07_recurrence", "gradients", r"dW\leftarrow dW+x^\top dZ", r"dW\leftarrow x^\top dZ"),
+    ("07_recurrence", "train", r"\min(1, \theta/", r"\min(\theta, 1/"),
+    ("07_recurrence", "train", r"10^{-6}", r"10^{-5}"),
+    ("07_recurrence", "train", r"\eta k \, dw", r"\eta \, dw"),
+    ("07_recurrence", "gates", r"o\odot\tanh(c)", r"o\odot c"),
+    ("07_recurrence", "gates", r"o=\sigma(Z_4)", r"o=\sigma(Z_3)"),
+    ("07_recurrence", "gates", r"f\odot c_\text{old}", r"f\odot c"),
+    ("07_recurrence", "gates-why", r"dc\leftarrow dc\odot f", r"dc\leftarrow dc\odot i"),
+    ("07_recurrence", "gates-why", r"o\odot(1-t^2)", r"o\odot(1-t)"),
+    ("07_recurrence", "gates-why", r"df=dc\odot c_\text{old}", r"df=dc\odot c"),
+    ("07_recurrence", "two-gates", r"r\odot B_3", "B_3"),
+    ("07_recurrence", "two-gates", r"(1-z)\odot g", r"z\odot g"),
+    ("07_recurrence", "two-gates-why", r"dA_3\odot B_3", r"dA_3\odot A_3"),
+    ("07_recurrence", "two-gates-why", r"dh\odot z+", r"dh\odot(1-z)+"),
+    ("07_recurrence", "masks", r"(1-m)\odot", r"m\odot"),
+    ("07_recurrence", "gates-back", "dh * o * (1 - t**2)", "dh * (1 - t**2)"),
+    ("07_recurrence", "two-gates-back", "dz, dg = dh * (h_old - g)", "dz, dg = dh * (g - h_old)"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),

@@ -15,6 +15,7 @@ from helpers import ROOT, THREADS, lessons
 
 LESSONS = ("01_matmul", "02_gradient", "04_optimizers")
 LEDGERS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
+LEDGERS += ("07_recurrence",)
 LEDGERS += ("10_deployment",)
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
 
@@ -327,6 +328,92 @@ def test_the_ledgers_of_lesson_4_say_what_is_measured(tool):
     pytest.importorskip(MODULES[tool])
     said = ledger(f"04_optimizers_{tool}")
     assert {stage: kind(owner) for stage, owner in said.items()} == OPTIMIZERS[tool]()
+
+
+STAGES = (
+    "loop over the rows",
+    "formula of the cell",
+    "first weights",
+    "way back through the rows",
+    "clipping",
+    "mask for short digits",
+)
+
+
+def numpy_readers():
+    """NumPy has no recurrent layer: what the page uses, it defines."""
+    lesson = lessons.load("07_recurrence_numpy", until="gates-back", also=["masks-define"])
+    made = ("rnn", "lstm", "draw_start", "rnn_back", "run", "masked")
+    defined = all(lesson[name].__module__ == "07_recurrence_numpy" for name in made)
+    return dict.fromkeys(STAGES, "ours" if defined else "the tool's")
+
+
+def keras_readers():
+    import keras
+
+    X, Y = np.ones((4, 3, 2)), np.ones((4, 1))
+    layer = keras.layers.LSTM(5, dtype="float64")
+    asked = layer(X).shape == (4, 5), layer.get_weights()[0].any()
+
+    def moved(**clipping):
+        w = keras.Variable(np.zeros(2))
+        keras.optimizers.SGD(1.0, **clipping).apply([keras.ops.convert_to_tensor([30.0, 40.0])], [w])
+        return float(np.linalg.norm(w))
+
+    model = keras.Sequential([keras.Input((3, 2)), keras.layers.SimpleRNN(5), keras.layers.Dense(1)])
+    before = model.get_weights()[1]
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    padded = np.concatenate([X, -np.ones((4, 2, 2))], axis=1)
+    masked = [layer(page) for page in (X, padded, keras.layers.Masking(-1.0)(padded))]
+    skips = not np.allclose(masked[0], masked[1]) and np.allclose(masked[0], masked[2])
+    return {
+        "loop over the rows": "the tool's" if asked[0] else "ours",
+        "formula of the cell": "the tool's" if asked[0] else "ours",
+        "first weights": "the tool's" if asked[1] else "ours",
+        "way back through the rows": "the tool's" if (before != model.get_weights()[1]).any() else "ours",
+        "clipping": "on request" if moved() > 49 and moved(global_clipnorm=1.0) < 1.01 else "the tool's",
+        "mask for short digits": "on request" if skips else "the tool's",
+    }
+
+
+def pytorch_readers():
+    import torch
+
+    X = torch.ones(4, 3, 2)
+    layer = torch.nn.LSTM(2, 5, batch_first=True)
+    states, (h, _) = layer(X)
+    loop, drawn = states.shape == (4, 3, 5), layer.weight_hh_l0.any()
+    before = layer.weight_hh_l0.grad
+    h.sum().backward()
+    back = before is None and layer.weight_hh_l0.grad.any()
+    w = torch.zeros(2, requires_grad=True)
+    (w @ torch.tensor([30.0, 40.0])).backward()
+    unclipped = w.grad.norm() > 49
+    torch.nn.utils.clip_grad_norm_([w], 1.0)
+    padded = torch.cat([X, -torch.ones(4, 2, 2)], dim=1)
+    how = dict(batch_first=True, enforce_sorted=False)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(padded, torch.full((4,), 3), **how)
+    plain, skipped = (layer(page)[1][0] for page in (padded, packed))
+    skips = not torch.allclose(h, plain) and torch.allclose(h, skipped)
+    return {
+        "loop over the rows": "the tool's" if loop else "ours",
+        "formula of the cell": "the tool's" if loop else "ours",
+        "first weights": "the tool's" if drawn else "ours",
+        "way back through the rows": "on request" if back else "the tool's",
+        "clipping": "on request" if unclipped and w.grad.norm() < 1.01 else "the tool's",
+        "mask for short digits": "on request" if skips else "the tool's",
+    }
+
+
+READERS = {"numpy": numpy_readers, "keras": keras_readers, "pytorch": pytorch_readers}
+
+
+@pytest.mark.parametrize("tool", MODULES)
+def test_the_ledgers_of_lesson_7_say_what_is_measured(tool):
+    pytest.importorskip(MODULES[tool])
+    said = ledger(f"07_recurrence_{tool}")
+    assert {stage: kind(owner) for stage, owner in said.items()} == READERS[tool]()
 
 
 @pytest.mark.parametrize("tool", MODULES)

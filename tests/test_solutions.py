@@ -10,6 +10,7 @@ from helpers.data import load_mnist
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
+LESSONS += ("07_recurrence",)
 LESSONS += ("10_deployment",)
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
@@ -251,6 +252,55 @@ def convolutions():
     }
 
 
+def readers():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    lesson = lessons.load("07_recurrence_numpy", until="cell-start")
+    names = ("X_train", "X_test")
+    X, X_test = (torch.from_numpy(lesson[name]) for name in names)
+    y, y_test = (torch.from_numpy(lesson[name]).long() for name in ("y_train", "y_test"))
+    X_held, y_held = X[3600:], y[3600:]
+
+    def scores(X, params):  # after each row
+        W, U, b, V, v = params
+        h, c, found = torch.zeros(len(X), len(U), dtype=X.dtype), 0, []
+        for x in X.transpose(0, 1):
+            Z = x @ W + h @ U + b
+            if len(b) == len(U):
+                h = torch.tanh(Z)
+            else:
+                i, f, g, o = Z.split(len(U), dim=1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+            found.append(h @ V + v)
+        return torch.stack(found)  # (28, n, 10)
+
+    def trained(rate, limit, rows_of_loss, start=lesson["start"], turn=1):
+        params, losses = [torch.tensor(w, requires_grad=True) for w in start], []
+        for rows in torch.from_numpy(lesson["batches"][0][:, ::turn].copy()):
+            S = scores(X[rows], params)[rows_of_loss]
+            labels = y[rows].expand(len(S), -1)
+            loss = torch.nn.functional.cross_entropy(S.flatten(0, 1), labels.flatten())
+            grads = torch.autograd.grad(loss, params)
+            size = torch.cat([dw.ravel() for dw in grads]).norm()
+            with torch.no_grad():
+                for w, dw in zip(params, grads, strict=True):
+                    w -= rate * min(1, limit / (size + 1e-6)) * dw
+            losses.append(loss.item())
+        right = (scores(X_test, params).argmax(dim=-1) == y_test).double().mean(dim=1)
+        held = (scores(X_held, params)[-1].argmax(dim=-1) == y_held).double().mean().item()
+        return losses, [round(each, 3) for each in right.tolist()], float(f"{held:.3f}")
+
+    blank = np.count_nonzero(lesson["x_test"][:, 27].sum(axis=1) == 0)
+    end, limit, gated = slice(27, 28), lesson["CLIP"], lesson["draw_start"](4, forget=1.0)
+    *_, slow = trained(lesson["RATE"], limit, end, gated)
+    fast = [trained(lesson["GATED_RATE"], limit, end, turn=turn)[0] for turn in (1, -1)]
+    parted = 1e-3 if np.abs(np.divide(*fast) - 1).max() > 1e-3 else 0
+    losses, right, _ = trained(lesson["RATE"], limit, slice(None))
+    assert right[19] > 0.25 > right[27], "it answers on the way, and forgets how to at the end"
+    ends = [round(losses[0], 4), round(losses[-1], 4)]
+    build = [*ends, 12, 20, 28, right[11], right[19], right[27]]
+    return {"predict": [blank, blank], "modify": [slow, parted], "build": build}
 def deployments():
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
@@ -299,6 +349,7 @@ RIGHT = {
     "04_optimizers": optimizers,
     "05_custom_training": changes,
     "06_convolution": convolutions,
+    "07_recurrence": readers,
     "10_deployment": deployments,
 }
 

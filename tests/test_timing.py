@@ -32,6 +32,7 @@ LESSONS = (
     "04_optimizers",
     "05_custom_training",
     "06_convolution",
+    "07_recurrence",
     "20_equality",
     "22_key_differences",
 )
@@ -385,6 +386,43 @@ def test_numpys_optimizers_are_timed_while_they_move_weights():
         lesson[name](expected, lesson["SMALL"]).step(expected, around["grads"])
         for w, one, other in zip(before, around["params"], expected, strict=True):
             assert np.array_equal(one, other) and not np.array_equal(one, w), name
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_each_row_of_lesson_7_times_what_its_label_says(tool):
+    def timer(dtype, kind="LSTM", **options):
+        return SimpleNamespace(dtype=dtype, kind=str(kind), options=options)
+
+    keras = SimpleNamespace(config=mock.Mock(), layers=SimpleNamespace(LSTM="LSTM", SimpleRNN="RNN"))
+    page = dict(step_timer=timer, fit_timer=timer, BATCH=32, torch=mock.Mock(), keras=keras)
+    page["products_timer"] = lambda dtype: SimpleNamespace(dtype=dtype, kind="products", options={})
+    noted = run_cell(f"07_recurrence_{tool}", "measure-step", page)
+    assert list(noted.tables[0]) == list(noted.calls) and len(noted.calls) >= 3
+    for label, call in noted.calls.items():
+        (dtype,) = re.findall(r"float\d\d", label) or ["float32"]
+        kind = {"LSTM": "LSTM", "plain": "RNN", "products": "products"}[re.match(r"\w+", label)[0]]
+        assert (call.dtype, call.kind) == (dtype, kind), label
+        assert bool(call.options) == ("steps_per_execution" in label), label
+
+
+@pytest.mark.parametrize("tool", ("numpy", "pytorch"))
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "LSTM"), ("float64", "LSTM"), ("float32", "RNN")])
+def test_a_step_of_lesson_7_trains_in_the_type_it_names(tool, dtype, kind):
+    if tool == "pytorch":
+        torch = pytest.importorskip("torch")
+    until = {"numpy": "gates-back", "pytorch": "train-define"}[tool]
+    lesson = lessons.load(f"07_recurrence_{tool}", until=until, also=["measure-define"])
+    step = lesson["step_timer"](dtype, kind)
+    around = inspect.getclosurevars(step).nonlocals
+    params = around["params"] if tool == "numpy" else around["sgd"].param_groups[0]["params"]
+    params = [w if tool == "numpy" else w.detach() for w in params]
+    copy = np.copy if tool == "numpy" else torch.clone
+    before = [copy(w) for w in params]
+    step()
+    assert all(str(w.dtype).endswith(dtype) for w in params)
+    assert (params[0] != before[0]).any() and (params[1] != before[1]).any()
+    if tool == "pytorch":
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("tool", ("numpy", "pytorch"))
@@ -948,8 +986,8 @@ def test_page_22_says_faster_only_where_it_is_by_more_than_a_quarter(capsys):
     times[sizes[2]] = made_up(PyTorch__in_hand=3.1, PyTorch__fused_Adam=9, PyTorch__DataLoader=12)
     page = page_22_with_times(times)
     pair = "PyTorch, in hand", "NumPy script"
-    assert [page["faster"](*pair, size) for size in sizes] == [False, True, False, False]
-    assert [page["said"](*pair, size) for size in sizes] == ["1", "faster, 0.7", "0.78", "1"]
+    assert [page["faster"](*pair, size) for size in sizes] == [False, True, False, False, False]
+    assert [page["said"](*pair, size) for size in sizes] == ["1", "faster, 0.7", "0.78", "1", "1"]
     assert page["said"]("Keras fit", "not timed", sizes[0]) == "" == page["figure"]("not timed", sizes[0])
     low, middle, high = page["ratio"]("NumPy script", sizes[0])
     assert middle == pytest.approx(2) and low == pytest.approx(2 * 0.985) and high == pytest.approx(2 * 1.015)
@@ -962,9 +1000,10 @@ def test_page_22_says_faster_only_where_it_is_by_more_than_a_quarter(capsys):
         "faster, 0.7",
         "0.78",
         "1",
+        "1",
     ]
-    assert rows[1] == ["TensorFlow alone / NumPy script", "5", "5", "5", "5"]
-    assert rows[2] == ["PyTorch, DataLoader / scikit-learn", "1", "1", "1.3", "1"]
+    assert rows[1] == ["TensorFlow alone / NumPy script", "5", "5", "5", "5", "5"]
+    assert rows[2] == ["PyTorch, DataLoader / scikit-learn", "1", "1", "1.3", "1", "1"]
     assert f"{sizes[1]:9} the first is faster in 1 of 6 pairs" in capsys.readouterr().out
 
     answers = page["speed_answers"]()
