@@ -301,6 +301,8 @@ def readers():
     ends = [round(losses[0], 4), round(losses[-1], 4)]
     build = [*ends, 12, 20, 28, right[11], right[19], right[27]]
     return {"predict": [blank, blank], "modify": [slow, parted], "build": build}
+
+
 def deployments():
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
