@@ -304,6 +304,54 @@ def test_the_page_scales_and_centres_a_drawing():
     assert image.max() == 255 and image.min() == 0
 
 
+READ = """
+const made = () => ({append() {}, dataset: {}, style: {}, getContext: () => ({putImageData() {}})});
+const answered = {...made(), replaceChildren(...all) { this.all = all; }};
+const parts = {answers: answered, message: {}, pad: made(), seen: made()};
+const document = {createElement: made, getElementById: id => parts[id] || made()};
+const ImageData = class { constructor(n) { this.data = new Uint8Array(4 * n * n); } };
+const reply = (ok, said) => ({ok, json: async () => said});
+const good = reply(true, {digits: [7], probabilities: [[0.1]]});
+let replies = {};
+const fetch = async path => {
+  if (replies[path] === "nobody") throw new TypeError("whatever this browser says");
+  if (replies[path] === "late") return new Promise((_, no) => setTimeout(no, 50, new TypeError()));
+  return replies[path];
+};
+SCRIPT
+pixels = () => Array(784).fill(0);
+(async () => {
+  const seen = [];
+  const look = () => seen.push([answered.all.map(each => each.dataset.model), parts.message.textContent]);
+  replies = {"/models": reply(true, ["NumPy", "Keras"]), "/answer/NumPy": good};
+  replies["/answer/Keras"] = reply(false, {error: "It is tired."});
+  await read(); look();
+  replies["/answer/Keras"] = good;
+  await read(); look();
+  replies["/models"] = "late";
+  const old = read();
+  replies["/models"] = reply(true, ["NumPy"]);
+  await read(); await old; look();
+  replies["/models"] = "nobody";
+  await read(); look();
+  console.log(JSON.stringify(seen));
+})();
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no Node.js to run the page's program")
+def test_the_page_shows_who_answers_and_says_who_does_not():
+    script = re.search(r"<script>(.*)</script>", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    program = READ.replace("SCRIPT", script.replace("function pixels", "var pixels = function"))
+    done = subprocess.run(["node"], input=program, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, both, newest, nobody = json.loads(done.stdout)
+    assert one == [["NumPy"], "Keras: It is tired."]
+    assert both == [["NumPy", "Keras"], ""]
+    assert newest == [["NumPy"], ""]  # what an older drawing complains of, too late, isn't shown
+    assert nobody == [["NumPy"], "The server has ended."]
+
+
 # Processes
 
 
