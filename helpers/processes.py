@@ -32,7 +32,8 @@ if __name__ == "__main__":
 
     _, limit, kind, program, *rest = sys.argv
     parent, sys.argv = os.dup(0), [program, *rest]  # a pipe, which closes when whoever has its other end dies
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     for wait in (lambda: os.read(parent, 1), lambda: threading.Event().wait(float(limit))):
         threading.Thread(target=lambda wait=wait: end(wait()), daemon=True).start()
     run = runpy.run_module if kind == "-m" else lambda source, run_name: exec(source, {"__name__": run_name})

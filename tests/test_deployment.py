@@ -19,6 +19,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import onnx
 import psutil
 import pytest
 from matplotlib.colors import to_hex
@@ -215,7 +216,6 @@ def test_a_missing_model_is_named(server):
 
 def changed(file, **how):
     """A copy of a model, with its input's name, type or sizes changed, or its metadata."""
-    onnx = pytest.importorskip("onnx")
     model = onnx.load_model_from_string(file)
     kind = model.graph.input[0].type.tensor_type
     if "pixels" in how:
@@ -454,7 +454,6 @@ def test_each_tool_has_its_own_words_for_the_recipe(ran, page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_recorded_file_is_a_model_and_says_nothing_of_the_machine(ran, page):
-    onnx = pytest.importorskip("onnx")
     name = TOOLS[page.rpartition("_")[2]]
     for run in ran(page).record, records.load(page):
         data = run[f"{name}'s file"].tobytes()
@@ -518,11 +517,11 @@ def test_nothing_is_lost(ran, page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_whose_fault_it_was(ran, page):
-    ((first, last),) = re.findall(r"from (\d+) to (\d+), the client's", source(page, "serve-bad"))
+    assert "in the four hundreds, the client's" in source(page, "serve-bad")
     rows = re.findall(r"^(.{10}) (\d{3})(?: |$)", ran(page).text("serve-bad-run"), re.M)
     statuses = {what.strip(): int(status) for what, status in rows}
     assert statuses.pop("and then") == 200 and len(statuses) == 6
-    assert (int(first), int(last)) == (400, 499) and all(400 <= each <= 499 for each in statuses.values())
+    assert all(400 <= each <= 499 for each in statuses.values())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -565,7 +564,6 @@ def test_a_refusal_comes_first_and_the_code_runs_if_one_insists(ran, page):
 
 def test_what_the_pages_say_of_graphs_that_act(tmp_path):
     """ONNX: no word for files or programs, and a loop without an end. A SavedModel: a file is written."""
-    onnx = pytest.importorskip("onnx")
     words = {schema.name for schema in onnx.defs.get_all_schemas()}
     assert {"Loop", "MatMul", "Gemm"} <= words
     assert not [word for word in words if re.search("File|Write|Exec|System|Process|Python|PyFunc", word)]
