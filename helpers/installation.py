@@ -29,6 +29,9 @@ NEED = {
     "scikit-learn": "page 22 needs it",
     "scipy": "lesson 6 in NumPy and page 22 need it",
     "skorch": "page 22 needs it",
+    **dict.fromkeys(("onnx", "onnxruntime", "fastapi", "uvicorn"), "lesson 10 needs it"),
+    "onnxscript": "lesson 10 in PyTorch needs it",
+    "tf2onnx": "lesson 10 in Keras needs it",
     "nbval": "the tests need it",
     "pytest": "the tests need it",
 }

@@ -19,7 +19,7 @@ from helpers import lessons, records, runner
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
-LESSONS += ("06_convolution", "07_recurrence", "20_equality")
+LESSONS += ("06_convolution", "07_recurrence", "10_deployment", "20_equality")
 SINGLE = ("20_equality",)  # of all three tools
 PAGES = [f"{lesson}_{tool}" for lesson in LESSONS if lesson not in SINGLE for tool in TOOLS] + [*SINGLE]
 
@@ -55,6 +55,8 @@ DISPLAYED["07_recurrence_numpy"] = (
     DISPLAYED["07_recurrence"] + " dA1 dA2 dA3 dB3 dZ1 dZ2 dZ3 dZ4 dc df dg di do dr dz"
 )
 
+
+DISPLAYED["10_deployment"] = "Q s"
 
 # Here an equation has a form for each tool: it has to say what one of its heading's lines does, and each line
 # has to be said by one of them.
@@ -281,6 +283,9 @@ def times(a, b):
 
 
 def most(extreme, arrays):
+    """The extreme of several arrays, each entry its own, or of all numbers of one."""
+    if isinstance(arrays, np.ndarray):
+        return extreme.reduce(arrays, axis=None)
     return functools.reduce(extreme, arrays)
 
 
@@ -332,6 +337,10 @@ def values(lesson):
         draw(gates, n, hidden), draw(" ".join(f"d{each}" for each in gates.split()), n, hidden)
         draw("N theta k")
         known["sigma"] = known["sigmoid"] = lambda Z: 1 / (1 + np.exp(-Z))
+    if lesson == "10_deployment":
+        draw("s"), draw("Q", 2, 3)
+        known["w"] -= 1  # of both signs
+        known["round"] = np.round
     if lesson == "20_equality":
         draw("dP", n, classes), draw("w m g", 2, 3), draw("mu")
     if lesson == "05_custom_training":
@@ -879,6 +888,11 @@ SLIPS = (
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),
     ("02_gradient", "own", r"1 + e^{-|x|}}", r"1 - e^{-|x|}}"),
     ("01_matmul", "by-hand", "B_{kj}", "B_{jk}"),
+    ("10_deployment", "int8", r"{127}", r"{128}"),
+    ("10_deployment", "int8", r"\max |W|", r"\max W"),
+    ("10_deployment", "int8", r"\max |W|", r"|W|"),
+    ("10_deployment", "int8", r"\text{round}(W / s)", r"W / s"),
+    ("10_deployment", "int8", r"\text{round}(W / s)", r"\text{round}(W s)"),
     ("20_equality", "dial-momentum-why", r"w - \eta \, m", r"w - m"),
     ("20_equality", "dial-momentum-why", r"\mu m - \eta \, g", r"\mu m + \eta \, g"),
     ("20_equality", "dial-momentum-why", "$w \\leftarrow w + m$", "$w \\leftarrow w - m$"),
