@@ -779,14 +779,17 @@ for cell in ids:
         begin = time.perf_counter()
         exec(sources[cell], scope)
         whole = time.perf_counter() - begin
-    hit = 0
-    for turn in range(5):
-        timer = threading.Timer(whole * (turn + 0.5) / 6, os.kill, (os.getpid(), signal.SIGINT))
+    hit = tries = 0
+    while hit < 5 and tries < 20:
+        tries += 1
+        timer = threading.Timer(whole * (hit + 0.5) / 6, os.kill, (os.getpid(), signal.SIGINT))
+        begin = time.perf_counter()
         timer.start()
         try:
             with redirect_stdout(io.StringIO()):
                 exec(sources[cell], scope)
             timer.cancel()
+            whole = time.perf_counter() - begin  # quicker than before: the machine is less busy
         except KeyboardInterrupt:
             hit += 1
         timer.join()
@@ -815,7 +818,7 @@ def test_an_interrupted_cell_leaves_nothing(tmp_path):
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     hits = dict(line.split() for line in done.stdout.splitlines())
-    assert [*hits] == ids and min(map(int, hits.values())) >= 3, hits
+    assert [*hits] == ids and {*hits.values()} == {"5"}, hits
 
 
 def test_a_port_is_free_again(server):
