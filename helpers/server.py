@@ -61,7 +61,7 @@ def offer(name, file):
         session = InferenceSession(file.read_bytes(), options)
         scale = float(session.get_modelmeta().custom_metadata_map.get("scale", 255))
     except Exception:  # the runtime has many kinds
-        return "its file is none that can be read"
+        return "its file can't be read"
     try:
         (P,) = session.run(None, {session.get_inputs()[0].name: np.zeros((2, 784), "float32")})
     except Exception:
@@ -101,7 +101,7 @@ def explain(request: Request, error: RequestValidationError):
         return JSONResponse({"error": "The request lacks the header Content-Type: application/json."}, 415)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return JSONResponse({"error": "The body is no JSON."}, 400)
+        return JSONResponse({"error": "The body isn't JSON."}, 400)
     place = "".join(f"[{part}]" if isinstance(part, int) else part for part in first["loc"][1:])
     said = first["msg"].replace(" after validation", "")
     return JSONResponse({"error": f"{place or 'body'}: {said}."}, 422)
@@ -110,7 +110,7 @@ def explain(request: Request, error: RequestValidationError):
 async def limited(scope, receive, send):
     """The app, for bodies of up to LARGEST bytes that come in SECONDS: of a larger one nothing is kept.
 
-    It counts what comes, whatever the header says, and reads on: who is still sending doesn't listen.
+    It counts what comes, whatever the header says, and reads on: a client that still sends doesn't listen.
     """
     if scope["type"] != "http":
         return await app(scope, receive, send)
