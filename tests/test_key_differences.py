@@ -280,7 +280,7 @@ LINES = {
     ),
     "a forward that our loop asks for": (
         (NAME, "way-loop", TRAIN, f"        model(X_batch)\n{TRAIN}"),
-        {"control": None, "code": None},
+        {"control": None, "hides": None, "code": None},
     ),
     "a decorator": (
         (NAME, "way-autograd", "def adam(", "@torch.no_grad()\ndef adam("),
