@@ -185,7 +185,7 @@ def test_the_forget_gates_are_those_of_the_formula(torch, numpys, page):
     assert own - 0.04 < mean < own and start < mean - 0.05
     text = cell(page, "forget-read").source
     assert "On its own, $f$ lets little of any number through from row 8 to the end." in text
-    assert "it reads nearly as well as with its own; as at the start, worse" in text
+    assert "the LSTM reads nearly as well; with those of the start, worse" in text
     assert "So what is forgotten was decided in training, and hardly by the digit at hand." in text
     assert "with their mean gates, the LSTM reads nearly as well" in cell(page, "key-points").source
 
