@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, redirect_stdout
@@ -379,6 +381,15 @@ def test_a_process_ends_with_its_block_and_all_that_it_has_started():
         child = int(process.stdout.readline())
         assert psutil.pid_exists(child) and process.poll() is None
     assert process.poll() is not None and gone(child)
+
+
+def test_an_interrupt_leaves_not_even_a_zombie():
+    with pytest.raises(KeyboardInterrupt):
+        with processes.beside("-c", FAMILY, seconds=300, stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            process.wait()  # after it Popen's own end of a block waits no more
+    assert process.returncode is not None
 
 
 def test_a_process_ends_when_its_time_is_up():
