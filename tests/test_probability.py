@@ -1,0 +1,623 @@
+"""Lesson 8 by other means: its table of distributions, its draws, its autoencoder, what its sentences say."""
+
+import itertools
+import re
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from helpers import lessons, records
+from helpers.records import TOOLS
+
+PAGES = [f"08_probability_{tool}" for tool in TOOLS]
+GRADIENT = ["Normal", "Exponential", "Gamma", "LogNormal", "StudentT", "Weibull"]
+COUNTS = ["Bernoulli", "Geometric", "NegativeBinomial"]
+
+
+def cell(page, cell_id):
+    (found,) = (cell for cell in lessons.cells(page) if cell.id == cell_id)
+    return found
+
+
+def printed(page, cell_id):
+    return "".join(output.get("text", "") for output in cell(page, cell_id).outputs)
+
+
+def picture(page, cell_id):
+    """What a picture says of itself, and what is drawn in it."""
+    (said,) = (each.metadata["image/png"] for each in cell(page, cell_id).outputs if each.get("metadata"))
+    return said["alt"], said["drawn"]
+
+
+def numbers(text):
+    return [float(each) for each in re.findall(r"-?\d+\.?\d*(?:e[-+]\d+)?", text)]
+
+
+def tool_of(page):
+    return page.rpartition("_")[2]
+
+
+@pytest.fixture(scope="module")
+def numpys():
+    return lessons.load("08_probability_numpy", until="train-define")
+
+
+@pytest.fixture(scope="module")
+def torch():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
+@pytest.fixture(scope="module")
+def tfp():
+    pytest.importorskip("tensorflow")
+    import helpers.quiet_tensorflow  # noqa: F401, I001
+    import tensorflow_probability as tfp
+
+    return tfp
+
+
+@pytest.fixture
+def float64(torch):
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+# The table
+
+
+OTHER = {"m": -0.4, "s": 0.7, "a": 3.5, "b": 2.3, "p": 0.65}
+OTHER |= {
+    "c": np.array([2.5, 4.0, 1.5]),
+    "w": np.array([-1.0, 0.5]),
+    "L": np.array([[0.6, 0.0], [-0.3, 1.1]]),
+}
+
+
+def moments(name, known):
+    """Mean and variance (or covariance) of a row, by its letters: no tool is asked."""
+    from scipy.special import gamma, iv
+
+    m, s, a, b, p, c, w, L = (known[letter] for letter in "msabpcwL")
+    total = np.sum(c)
+    return {
+        "Normal": (m, s**2),
+        "Exponential": (1 / b, 1 / b**2),
+        "Gamma": (a / b, a / b**2),
+        "LogNormal": (np.exp(m + s**2 / 2), (np.exp(s**2) - 1) * np.exp(2 * m + s**2)),
+        "StudentT": (m, s**2 * a / (a - 2)),
+        "Weibull": (s * gamma(1 + 1 / a), s**2 * (gamma(1 + 2 / a) - gamma(1 + 1 / a) ** 2)),
+        "VonMises": (m, 1 - iv(1, b) / iv(0, b)),  # the circular variance
+        "Bernoulli": (p, p * (1 - p)),
+        "Geometric": ((1 - p) / p, (1 - p) / p**2),
+        "NegativeBinomial": (a * p / (1 - p), a * p / (1 - p) ** 2),
+        "Dirichlet": (c / total, c / total * (1 - c / total) / (total + 1)),
+        "MVNormal": (w, L @ L.T),
+    }[name]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_row_names_the_distribution_of_its_letters(torch, tfp, float64, page):
+    import tensorflow as tf
+    from scipy import stats
+
+    lesson = lessons.load(page, until="languages-read")
+    assert len(lesson["ROWS"]) == 12
+    for name, codes in lesson["ROWS"].items():
+        mean, variance = moments(name, OTHER)
+        scipys = eval(codes[0], vars(stats) | OTHER | {"np": np})
+        tensors = {k: tf.constant(v, tf.float64) for k, v in OTHER.items()}
+        tfps = eval(codes[1], vars(tfp.distributions) | tensors)
+        torchs = eval(codes[2], vars(torch.distributions) | {k: torch.as_tensor(v) for k, v in OTHER.items()})
+        found = {"SciPy": scipys.mean if name == "MVNormal" else scipys.mean()}
+        found |= {"TFP": tfps.mean().numpy(), "PyTorch": torchs.mean.numpy()}
+        if name != "VonMises":  # (SciPy's and TFP's variance of it is another)
+            spread = {"SciPy": scipys.cov if name == "MVNormal" else scipys.var()}
+            mvn = name == "MVNormal"
+            spread["TFP"] = (tfps.covariance() if mvn else tfps.variance()).numpy()
+            spread["PyTorch"] = (torchs.covariance_matrix if mvn else torchs.variance).numpy()
+            for tool, value in spread.items():
+                np.testing.assert_allclose(value, variance, rtol=1e-9, err_msg=f"{name} in {tool}")
+        else:
+            np.testing.assert_allclose(torchs.variance, variance, rtol=1e-6)
+            for log in (scipys.logpdf, tfps.log_prob):
+                place = float(log(np.float64(0.7))) - float(log(np.float64(OTHER["m"])))
+                assert place == pytest.approx(OTHER["b"] * (np.cos(0.7 - OTHER["m"]) - 1), rel=1e-9)
+        for tool, value in found.items():
+            np.testing.assert_allclose(value, mean, rtol=1e-9, atol=1e-12, err_msg=f"{name} in {tool}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_table_shows_what_was_compared(page):
+    (output,) = cell(page, "density-table").outputs
+    lines = output.data["text/markdown"].splitlines()
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in lines[2:]]
+    lesson = lessons.load(page, until="languages-read")
+    for name, *codes, verdict in rows:
+        assert codes == [f"`{code}`" for code in lesson["ROWS"][name]], name
+        off = re.fullmatch(r"(\S+) off", verdict)
+        assert bool(off) == (name == "VonMises" and tool_of(page) == "pytorch"), name
+        assert off or verdict == "within 1e-14", name
+        if off:
+            assert 1e-9 < float(off[1]) < 1e-6
+    assert [name for name, *_ in rows] == list(lesson["ROWS"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_density_of_each_row_is_the_recorded_one(torch, float64, page):
+    # From PyTorch's classes, called by name. (Von Mises is checked above.)
+    td, record = torch.distributions, records.load(page)
+    known = lessons.load(page, until="languages")["KNOWN"]
+    m, s, a, b, p, c, w, L = (torch.as_tensor(known[k]) for k in "msabpcwL")
+    whole, places = torch.tensor([0.0, 1.0]), torch.tensor([0.3, 0.9, 1.6])
+    expected = {
+        "Normal": (td.Normal(loc=m, scale=s), places),
+        "Exponential": (td.Exponential(rate=b), places),
+        "Gamma": (td.Gamma(concentration=a, rate=b), places),
+        "LogNormal": (td.LogNormal(loc=m, scale=s), places),
+        "StudentT": (td.StudentT(df=a, loc=m, scale=s), places),
+        "Weibull": (td.Weibull(concentration=a, scale=s), places),
+        "Bernoulli": (td.Bernoulli(probs=p), whole),
+        "Geometric": (td.Geometric(probs=p), whole),
+        "NegativeBinomial": (td.NegativeBinomial(total_count=a, probs=p), whole),
+        "Dirichlet": (td.Dirichlet(concentration=c), torch.tensor([0.2, 0.5, 0.3])),
+        "MVNormal": (td.MultivariateNormal(w, covariance_matrix=L @ L.T), torch.tensor([0.5, 1.0])),
+    }
+    for name, (distribution, x) in expected.items():
+        np.testing.assert_allclose(record[f"density_{name}"], distribution.log_prob(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_bare_number_is_a_probability_in_one_tool_and_a_logit_in_the_other(torch, tfp, page):
+    said = cell(page, "density-read").source
+    assert "takes 0.3 for a probability in PyTorch, and in TFP for a *logit*" in said
+    assert torch.distributions.Bernoulli(0.3).probs.item() == pytest.approx(0.3)
+    found = tfp.distributions.Bernoulli(0.3).probs_parameter().numpy()
+    assert found == pytest.approx(1 / (1 + np.exp(-0.3)))
+    order = {"nk": "on the way to PyTorch", "t": "on the way from TFP"}["t" if "torch" in page else "nk"]
+    assert f"Weibull's two arguments change places {order}, and Von Mises's on the way from SciPy." in said
+
+
+def test_python_numbers_make_float32_whatever_keras_says(tfp):
+    assert printed("08_probability_keras", "density-define") == "Normal(0.0, 1.0) is float32\n"
+
+
+# Draws
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_slopes_are_those_on_paper(page):
+    E = np.random.default_rng(0).standard_normal(2000)
+    z = 1 + E / 2
+    m = {"path": 2 * z, "score": z**2 * E * 2}
+    s = {"path": 2 * z * E, "score": z**2 * (E**2 - 1) * 2}
+    expected = np.array([m["path"], s["path"], m["score"], s["score"]])
+    np.testing.assert_allclose(records.load(page)["slopes"], expected, rtol=1e-10, atol=1e-12)
+    paper, *both, times = printed(page, "draw-run").splitlines()
+    assert numbers(paper) == [2, 1]
+    error = 2000**0.5
+    for line, name in zip(both, ("path", "score"), strict=True):
+        told = [m[name].mean(), m[name].std() / error, s[name].mean(), s[name].std() / error]
+        assert line.split()[0] == name and numbers(line) == pytest.approx(told, abs=6e-4)
+        for mean, off, truth in ((*told[:2], 2), (*told[2:], 1)):
+            assert abs(mean - truth) < 3 * off
+    ratio = (m["score"].std() / m["path"].std()) ** 2
+    assert numbers(times) == [round(ratio, 1)] and ratio > 10
+    # The means of so many draws could be off: by integration, too.
+    x, weight = np.polynomial.hermite_e.hermegauss(40)
+    weight = weight / weight.sum()
+    z = 1 + x / 2
+    spread = [np.sum(weight * f**2) - np.sum(weight * f) ** 2 for f in (z**2 * x * 2, 2 * z)]
+    assert 10 < spread[0] / spread[1] < 30
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_picture_of_the_slopes_has_each_in_its_colour(page):
+    alt, drawn = picture(page, "draw-picture")
+    slopes = dict(zip(["path m", "path s", "score m", "score s"], records.load(page)["slopes"], strict=True))
+    for name, letter in itertools.product(("path", "score"), "ms"):
+        mean = slopes[f"{name} {letter}"]
+        assert f"{name}, by {letter}, from {mean[:10].mean():.2f} to {mean.mean():.2f}" in alt
+    colours = dict(re.findall(r"line: (\w+) \| (#\w+)", "\n".join(drawn)))
+    assert colours == {"score": "#E69F00", "path": "#009E73"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_differences_know_a_path_from_a_score(page):
+    scope = {"slopes": None, "M": 1.0, "S": 0.5, "records": records, "np": np}
+    scope["E"] = E = np.random.default_rng(0).standard_normal(2000)
+    scope["mean_square"] = lambda m, s, e: np.mean((m + s * e) ** 2)
+    z = 1 + E / 2
+    right = {"path": [2 * z, 2 * z * E], "score": [2 * z * E, 2 * z]}
+    exec(cell(page, "draw-differences").source, scope | {"slopes": right})
+    for wrong in ([2 * z, 2 * z], [2 * z + 1e-6, 2 * z * E]):
+        with pytest.raises(AssertionError):
+            exec(cell(page, "draw-differences").source, scope | {"slopes": right | {"path": wrong}})
+
+
+def test_a_gradient_passes_where_the_lists_say(torch, tfp, float64):
+    import tensorflow as tf
+
+    for page, kind in (("08_probability_keras", 1), ("08_probability_pytorch", 2)):
+        lesson, found = lessons.load(page, until="languages-read"), {True: [], False: []}
+        for name, codes in lesson["ROWS"].items():
+            if kind == 1:
+                known = {k: tf.constant(v, tf.float64) for k, v in lesson["KNOWN"].items()}
+                with tf.GradientTape() as tape:
+                    tape.watch(list(known.values()))
+                    drawn = eval(codes[1], vars(tfp.distributions) | known).sample(3, seed=1)
+                    drawn = tf.cast(drawn, tf.float64)
+                passes = any(g is not None for g in tape.gradient(drawn, list(known.values())))
+            else:
+                known = {k: torch.tensor(v, requires_grad=True) for k, v in lesson["KNOWN"].items()}
+                try:
+                    drawn = eval(codes[2], vars(torch.distributions) | known).rsample([3])
+                    passes = drawn.requires_grad
+                except NotImplementedError:
+                    passes = False
+            found[passes].append(name)
+        lines = printed(page, "draw-tool-run").partition("a gradient passes: ")[2]
+        yes, no = lines.split("none passes: ")
+        assert [re.findall(r"\w+", each) for each in (yes, no)] == [found[True], found[False]]
+    assert "VonMises" in no and "VonMises" not in yes, "of PyTorch, as its page says"
+
+
+def test_counts_stand_still_or_jump():
+    text = printed("08_probability_numpy", "draw-tool-run")
+    moves, stands = text.partition("move with them: ")[2].split("stand, or jump: ")
+    assert re.findall(r"\w+", moves) == [*GRADIENT, "VonMises"]
+    assert re.findall(r"\w+", stands) == COUNTS
+    assert "SciPy's normal, and M + S e: identical" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_says_which_word_lets_a_gradient_pass(torch, tfp, page):
+    import tensorflow as tf
+
+    known = torch.distributions.Normal(torch.tensor(1.0, requires_grad=True), 1.0)
+    assert known.rsample().requires_grad and not known.sample().requires_grad
+    rate = tf.constant(0.3)
+    with tf.GradientTape() as tape:
+        tape.watch(rate)
+        z = tf.cast(tfp.distributions.Bernoulli(probs=rate).sample(), tf.float32)
+    assert tape.gradient(z, rate) is None
+    said = cell(page, "draw-read").source
+    assert {
+        "numpy": "and none passes through the second.",
+        "keras": "`tape.gradient` returns `None`. PyTorch has two words, `rsample` and `sample`;",
+        "pytorch": "`rsample` lets a gradient through. `sample` doesn't",
+    }[tool_of(page)] in said
+    points = cell(page, "key-points").source
+    assert "The score function needs none, and pays with noise." in points
+    assert {"numpy": "What was drawn is held", "keras": "`sample` in TFP does so where it can"}.get(
+        tool_of(page), "`rsample` does so, `sample` doesn't"
+    ) in points
+
+
+# Divergences
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_divergence_is_that_on_paper(page):
+    z = 1 + np.random.default_rng(0).standard_normal(2000) / 2
+    ratio = -(((z - 1) * 2) ** 2) / 2 - np.log(0.5) + z**2 / 2
+    np.testing.assert_allclose(records.load(page)["ratio"], ratio, rtol=1e-9, atol=1e-12)
+    known, sampled, error = numbers(printed(page, "divergence-run"))
+    assert known == round((1 + 0.25 - 1 - np.log(0.25)) / 2, 4)
+    assert [sampled, error] == pytest.approx([ratio.mean(), ratio.std() / 2000**0.5], abs=6e-5)
+    assert abs(sampled - known) < 3 * error
+
+
+@pytest.mark.parametrize("tool", ["keras", "pytorch"])
+def test_the_pairs_that_have_no_formula(torch, tfp, float64, tool):
+    lines = printed(f"08_probability_{tool}", "divergence-tool").splitlines()[1:]
+    said = {line.split(":")[0]: "known" in line for line in lines}
+    td = tfp.distributions if tool == "keras" else torch.distributions
+    for name, (one, other) in {
+        "StudentT": ((3.0, 0.0, 1.0), (4.0, 0.0, 1.0)),
+        "VonMises": ((0.0, 1.0), (0.0, 2.0)),
+        "LogNormal": ((0.0, 1.0), (0.0, 2.0)),
+        "Gamma": ((2.0, 1.0), (3.0, 2.0)),
+    }.items():
+        make = getattr(td, name)
+        number = float if tool == "keras" else torch.tensor
+        try:
+            td.kl_divergence(make(*map(number, one)), make(*map(number, other)))
+            known = True
+        except NotImplementedError:
+            known = False
+        assert said.pop(name) == known, name
+    assert not said
+
+
+def test_three_functions_are_called_kl():
+    from scipy import special, stats
+
+    p, q = np.array([1, 2, 1]), np.array([2, 2, 4])
+    by_hand = {"rel_entr": (p * np.log(p / q)).sum(), "kl_div": (p * np.log(p / q) - p + q).sum()}
+    by_hand["entropy"] = np.log(2) / 4
+    lines = printed("08_probability_numpy", "names-run").splitlines()[:3]
+    for line, (name, counts) in zip(lines, by_hand.items(), strict=True):
+        assert line.split()[0] == name and numbers(line) == [round(counts, 4), round(np.log(2) / 4, 4)]
+    assert special.kl_div(p / 4, q / 8).sum() == pytest.approx(special.rel_entr(p / 4, q / 8).sum())
+    assert stats.entropy(p, q) == pytest.approx(np.log(2) / 4)
+
+
+def test_keras_cuts_counts_at_one(tfp):
+    import keras
+
+    counts, shares = numbers(printed("08_probability_keras", "names-run").splitlines()[0])
+    p, q = np.array([1.0, 2.0, 1.0]), np.array([2.0, 2.0, 4.0])
+    assert counts == abs(float(keras.losses.kl_divergence(p, q))) == 0
+    assert shares == round(np.log(2) / 4, 4)
+
+
+def test_the_mean_of_pytorchs_kl_is_over_all_numbers():
+    lines = [line for line in printed("08_probability_pytorch", "names-run").splitlines() if "of" in line]
+    total = np.log(1 / 2) + np.log(1 / 4)
+    expected = {"sum": (total, 1), "batchmean": (total, 1), "mean": (total / 3, 1 / 3)}
+    for line, (name, (counts, share)) in zip(lines, expected.items(), strict=True):
+        told = [round(counts, 4), round(np.log(2) / 4 * share, 4)]
+        assert line.split()[0] == name and numbers(line) == told
+    warned = numbers(" ".join(re.findall(r"warnings: \d", printed("08_probability_pytorch", "names-run"))))
+    assert warned == [0, 0, 2]
+
+
+# The autoencoder: trained once more, by PyTorch's functions alone
+
+
+def parts(torch, params, X, e):
+    W1, b1, W2, b2, W3, b3, W4, b4 = params
+    m, r = (torch.relu(X @ W1 + b1) @ W2 + b2).split(2, dim=1)
+    D = torch.relu((m + (r / 2).exp() * e) @ W3 + b3) @ W4 + b4
+    black = torch.nn.functional.binary_cross_entropy_with_logits(D, X, reduction="none")
+    return black.sum(dim=1).mean(), ((m**2).sum() + (r.exp() - r - 1).sum()) / 2 / len(X)
+
+
+@pytest.fixture(scope="module")
+def train(torch, numpys):
+    X = torch.from_numpy(numpys["x_train"].reshape(4000, 784) / 255)
+
+    def train(noise, weight=1.0):
+        params = [torch.tensor(w, requires_grad=True) for w in numpys["start"]]
+        adam, losses = torch.optim.Adam(params, 0.01, (7 / 8, 1023 / 1024), 1e-30), []
+        for rows, e in zip(numpys["batches"], torch.from_numpy(noise), strict=False):
+            R, K = parts(torch, params, X[rows], e)
+            loss = weight * R + K
+            losses.append(loss.item())
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return losses, [w.detach() for w in params]
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def trained(train, numpys):
+    return train(numpys["noise"])
+
+
+@pytest.fixture(scope="module")
+def at_test(torch, numpys):
+    X = torch.from_numpy(numpys["x_test"].reshape(1000, 784) / 255)
+    e = torch.from_numpy(np.random.default_rng(2).standard_normal((1000, 2)))
+
+    def at_test(params):
+        return [float(part) for part in parts(torch, params, X, e)]
+
+    return at_test
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_training_is_that_of_pytorchs_functions(numpys, trained, at_test, torch, page):
+    losses, params = trained
+    np.testing.assert_allclose(records.load(page)["losses"], losses, rtol=1e-9)
+    first, second, third = printed(page, "train-run").splitlines()
+    before = at_test([torch.from_numpy(w) for w in numpys["start"]])
+    assert numbers(first) == pytest.approx(before, abs=0.06)
+    assert numbers(second) == pytest.approx(at_test(params), abs=0.06)
+    assert before[0] == pytest.approx(784 * np.log(2), abs=2) and at_test(params)[0] < 175
+    _, s = encoded(torch, params, numpys["x_test"])
+    assert numbers(third) == [round(np.median(s), 2)]
+
+
+def encoded(torch, params, x):
+    W1, b1, W2, b2, *_ = params
+    m, r = (torch.relu(torch.from_numpy(x.reshape(-1, 784) / 255) @ W1 + b1) @ W2 + b2).split(2, dim=1)
+    return m.numpy(), (r / 2).exp().numpy()
+
+
+def decoded(torch, params, z):
+    *_, W3, b3, W4, b4 = params
+    return torch.sigmoid(torch.relu(torch.from_numpy(z) @ W3 + b3) @ W4 + b4).numpy()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_plane_shows_where_the_trained_network_puts_each_digit(numpys, trained, torch, page):
+    m, _ = encoded(torch, trained[1], numpys["x_test"])
+    alt, drawn = picture(page, "plane-picture")
+    for digit in range(10):
+        x, y = np.median(m[numpys["y_test"] == digit], axis=0)
+        assert re.search(rf"\b{digit} at {x:.1f}, {y:.1f}[;.]", alt), digit
+    assert drawn.count("PathCollection: 100") == 10
+    # The same digits lie together, and overlap.
+    middles = np.array([np.median(m[numpys["y_test"] == k], axis=0) for k in range(10)])
+    near = np.linalg.norm(m[:, None] - middles, axis=2).argmin(axis=1)
+    assert 0.35 < np.mean(near == numpys["y_test"]) < 0.8
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_points_have_the_colours_of_their_digits(numpys, torch, trained, page):
+    m, _ = encoded(torch, trained[1], numpys["x_test"])
+    seen, axes = [], mock.MagicMock()
+    axes.scatter = lambda x, y, **look: seen.append((np.array([x, y]).T, look["color"]))
+    colours = [f"colour {k}" for k in range(10)]
+    plt = SimpleNamespace(subplots=lambda **_: (None, axes), get_cmap=lambda name: colours.__getitem__)
+    scope = dict(plt=plt, np=np, m_test=m, plotting=mock.MagicMock(), y_test=numpys["y_test"])
+    exec(cell(page, "plane-picture").source, scope)
+    for digit, (points, colour) in enumerate(seen):
+        assert colour == f"colour {digit}"
+        np.testing.assert_array_equal(points, m[numpys["y_test"] == digit])
+    texts = {call.args[2]: call.args[:2] for call in axes.text.call_args_list}
+    for digit in range(10):
+        assert texts[digit] == pytest.approx(np.median(m[numpys["y_test"] == digit], axis=0))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_decoded_digit_stands_at_its_place(trained, torch, page):
+    corners = np.array([[-2.0, 2.0], [2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]])
+    ink = decoded(torch, trained[1], corners).mean(axis=1)
+    alt, _ = picture(page, "grid-picture")
+    assert numbers(alt.partition("from the upper left:")[2]) == [round(each, 2) for each in ink]
+    seen, axes = [], mock.MagicMock()
+    axes.imshow = lambda image, **_: seen.append(image)
+    scope = dict(np=np, trained=None, plotting=mock.MagicMock())
+    scope["pictures"] = lambda params, z: decoded(torch, trained[1], z).reshape(-1, 28, 28)
+    scope["plt"] = SimpleNamespace(subplots=lambda **_: (None, axes))
+    exec(cell(page, "grid-picture").source, scope)
+    (image,) = seen
+    places = np.linspace(-2, 2, 15)
+    for row, column in itertools.product((0, 3, 14), (0, 5, 14)):
+        expected = decoded(torch, trained[1], np.array([[places[column], places[14 - row]]]))
+        here = image[28 * row : 28 * row + 28, 28 * column : 28 * column + 28]
+        np.testing.assert_allclose(here, expected.reshape(28, 28), atol=1e-12)
+    ticks = [call.args for call in (*axes.set_xticks.call_args_list, *axes.set_yticks.call_args_list)]
+    assert ticks == [([14, 210, 406], [-2, 0, 2]), ([14, 210, 406], [2, 0, -2])]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_mean_over_pixels_silences_the_encoder(numpys, train, trained, at_test, torch, page):
+    losses, params = train(numpys["noise"][:125], 1 / 784)
+    assert len(losses) == 125
+    first, second = printed(page, "mean-run").splitlines()
+    assert numbers(first) == pytest.approx(at_test(params), abs=0.06)
+    assert numbers(first)[1] < 1e-3
+    places = np.linspace(-2, 2, 15)
+    grid = np.array([[x, y] for x in places for y in places])
+    spreads = [decoded(torch, each, grid).std(axis=0).max() for each in (params, trained[1])]
+    assert numbers(second) == pytest.approx(spreads, abs=6e-3)
+    assert spreads[0] < 0.1 < 0.3 < spreads[1]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_noise_that_repeats_hurts_as_the_page_says(numpys, train, at_test, page):
+    fresh = numpys["noise"][:250]
+    kinds = {"fresh": fresh, "same at each step": fresh[:1] + 0 * fresh}
+    kinds["one for all digits"] = fresh[:1, :1] + 0 * fresh
+    tests = []
+    for line, (name, noise) in zip(printed(page, "repeat-table").splitlines(), kinds.items(), strict=True):
+        losses, params = train(noise)
+        told = numbers(line.removeprefix(name))
+        tests.append(sum(at_test(params)))
+        assert line.startswith(name) and told == pytest.approx([np.mean(losses[-50:]), tests[-1]], abs=0.6)
+    assert abs(tests[1] - tests[0]) < 5 and tests[2] > tests[0] + 40
+    said = cell(page, "repeat-read").source
+    assert "The same noise at each step hardly hurts here" in said
+    assert "One $e$ for all digits does" in said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_check_by_hand_can_fail(page):
+    def checked(parts):
+        scope = dict(parts=parts, start=[np.ones(2)], X_test=None, e_test=None, records=records, np=np)
+        scope |= dict(run=lambda batches, noise: (None, None), batches=[], noise=[], steps=0)
+        exec(cell(page, "check-hand").source, scope)
+
+    checked(lambda params, X, e: (784 * np.log(2), 0.0))
+    for wrong in ((784 * np.log(2), 0.1), (784 * np.log(2) + 1e-9, 0.0), (2 * 784 * np.log(2), 0.0)):
+        with pytest.raises(AssertionError):
+            checked(lambda params, X, e, wrong=wrong: wrong)
+
+
+# Shapes, wrong arguments, seeds
+
+
+def test_the_shapes_are_those_that_the_tools_give():
+    assert printed("08_probability_numpy", "shapes-run").split("\n")[:2] == [
+        "sample (5, 3, 2) log-density (5, 3, 2)",
+        "as 3 points: (5, 3)",
+    ]
+    for tool, opened, closed in (("keras", "(", ")"), ("pytorch", "[", "]")):
+        text = printed(f"08_probability_{tool}", "shapes-run")
+        shapes = re.findall(r"[(\[]([\d, ]*)[)\]]", text)
+        assert [each.strip(", ") for each in shapes] == [
+            *("3, 2", "", "5, 3, 2", "5, 3, 2"),
+            *("3", "2", "5, 3", "5, 3, 2"),
+        ]
+        assert opened in text and closed in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_three_answers_to_a_wrong_argument(torch, tfp, page):
+    import tensorflow as tf
+    from scipy import stats
+
+    assert np.isneginf(stats.expon().logpdf(-1)) and np.isnan(stats.norm(0, -1).logpdf(0.3))
+    assert np.isneginf(stats.bernoulli(0.3).logpmf(0.3))
+    assert tfp.distributions.Exponential(1.0).log_prob(-1.0) == 1
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tfp.distributions.Exponential(1.0, validate_args=True).log_prob(-1.0)
+    with pytest.raises(ValueError, match="support"):
+        torch.distributions.Exponential(1.0).log_prob(torch.tensor(-1.0))
+    assert torch.distributions.Exponential(1.0, validate_args=False).log_prob(torch.tensor(-1.0)) == 1
+    said = cell(page, "wrong").source
+    assert "SciPy says nan or -inf, TFP computes on, and PyTorch raises." in said
+    lines = printed(page, "wrong-run").splitlines()
+    answers = [line.split()[1] for line in lines if "{" not in line and "as it comes" not in line]
+    computed = ["1.000", "nan", "-0.611"]
+    assert (
+        answers
+        == {
+            "numpy": ["-inf", "nan", "-inf"],
+            "keras": computed + ["InvalidArgumentError"] * 3,
+            "pytorch": ["ValueError"] * 3 + computed,
+        }[tool_of(page)]
+    )
+    assert computed[2] == f"{0.3 * np.log(0.3) + 0.7 * np.log(0.7):.3f}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_seed_inside_repeats_and_a_generator_goes_on(page):
+    inside, made = printed(page, "repeat-run").splitlines()
+    one, other = re.findall(r"\[([^]]+)\]", inside)
+    assert one == other
+    first, second = re.findall(r"\[([^]]+)\]", made)
+    assert first == one and second != first
+
+
+# Called back
+
+
+def test_scipy_calls_our_loss_and_its_gradient_is_right(torch, float64):
+    lesson = lessons.load("08_probability_numpy", until="called-back-define", also=["called-back-data"])
+    theta = np.random.default_rng(3).normal(0, 0.05, 101770)
+    loss, gradient = lesson["loss_and_gradient"](theta)
+    there = torch.tensor(theta, requires_grad=True)
+    W1, b1, W2, b2 = there.split([100352, 128, 1280, 10])
+    X, y = torch.from_numpy(lesson["X"]), torch.from_numpy(lesson["y"]).long()
+    S = torch.relu(X @ W1.reshape(784, 128) + b1) @ W2.reshape(128, 10) + b2
+    expected = torch.nn.functional.cross_entropy(S, y)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(gradient, there.grad.numpy(), atol=1e-12)
+    first, second = printed("08_probability_numpy", "called-back-count").splitlines()
+    accuracy, best = numbers(first)
+    assert accuracy > 0.9 and best < 0.45
+    calls, looks = numbers(second)
+    assert calls >= looks > 11 and "we called once" in second
+    frames = printed("08_probability_numpy", "called-back-frames")
+    assert re.search(r"minimize, _minimize_lbfgsb, .*\.\.\. watched$", frames.strip())
+    assert int(numbers(frames)[0]) >= 4
+
+
+@pytest.mark.parametrize("tool", ["keras", "pytorch"])
+def test_other_tools_call_back_as_well(tool):
+    ends, counted = printed(f"08_probability_{tool}", "called-back-count").splitlines()
+    before, after, accuracy = numbers(ends)
+    assert before > 2 and after < before / 4 and accuracy > 0.75
+    assert counted.startswith("we called once, ") and numbers(counted)[0] >= 8  # iterations
