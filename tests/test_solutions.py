@@ -316,7 +316,7 @@ def drawers():
     params = [torch.tensor(w, requires_grad=True) for w in lesson["start"]]
     adam = torch.optim.Adam(params, lesson["RATE"], (1 - 2**-3, 1 - 2**-10), 1e-30)
     X, X_test = (torch.from_numpy(lesson[name]) for name in ("X_train", "X_test"))
-    for rows in lesson["batches"][: 2 * lesson["steps"]]:
+    for rows in lesson["batches"][: lesson["steps"]]:
         adam.zero_grad()
         sum(parts(params, X[rows], torch.zeros(len(rows), 2, dtype=X.dtype))).backward()
         adam.step()
