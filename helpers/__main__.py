@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "[--play] [NOTEBOOKS]: rerun them as other processors or readers would, and compare",
     "benchmark": "time the same training in several libraries",
     "download": "[--from FILE or ADDRESS]: fetch the full MNIST",
+    "serve": "serve lesson 10's three models, with a page to draw digits on, until Ctrl-C",
     "readme": "put the verdict and the picture of lesson 22 into the README",
 }
 HELP = "usage: python3 -m helpers COMMAND\n\n" + "".join(
@@ -78,6 +79,13 @@ def command_download(arguments):
         print("The full MNIST is in {}.".format(data.download(source)))
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
+
+
+def command_serve(arguments):
+    from helpers import server
+
+    print("Open this address in a browser, and draw a digit. Ctrl-C ends it.")
+    return server.recorded()
 
 
 def command_readme(arguments):

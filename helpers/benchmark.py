@@ -114,30 +114,48 @@ def mlp():
     return "784-128-10", calls, pairs
 
 
+def network(numpy_lesson, torch_lesson, keras_lesson, products, flop, **compiled):
+    """Return the calls and the pairs that the tables of lessons 6 and 7 have in common.
+
+    `compiled` hands torch.compile to the lesson's step_timer. Where it fails, its row is left out.
+    """
+    torch_step, fit = torch_lesson["step_timer"], keras_lesson["fit_timer"]
+    calls = {
+        products: self_timed(numpy_lesson["products_timer"]("float32"), number=10),
+        f"bound: {flop / 1e6:.1f} MFLOP at this machine's best": bound_timer(flop),
+        "NumPy": self_timed(numpy_lesson["step_timer"]("float32"), number=10),
+        "PyTorch": self_timed(torch_step("float32"), number=10),
+        "Keras fit as shipped": fit("float32"),
+        "Keras fit, a dial": fit("float32", steps_per_execution=16),
+    }
+    try:
+        step = torch_step("float32", **compiled)
+        step()  # compiles
+        calls["PyTorch, compiled"] = self_timed(step, number=10)
+    except Exception as error:  # the compiler has errors of many kinds, and its absence is one
+        print(f"PyTorch can't compile here ({type(error).__name__}); its row is left out.\n")
+    pairs = [
+        ("NumPy", products),
+        ("NumPy", "PyTorch"),
+        ("PyTorch, compiled", "PyTorch"),
+        ("Keras fit as shipped", products),
+        ("Keras fit, a dial", "Keras fit as shipped"),
+    ]
+    return calls, pairs
+
+
 def convolution():
     """The table of lesson 6's network."""
     torch_lesson = load("06_convolution_pytorch", "measure-define", "measure-last")
     numpy_lesson = load("06_convolution_numpy", "measure-products", "measure-define")
     keras_lesson = load("06_convolution_keras", "measure-products", "measure-define", "measure-timer")
+    found = numpy_lesson, torch_lesson, keras_lesson
 
-    torch_step, fit = torch_lesson["step_timer"], keras_lesson["fit_timer"]
-    calls = {
-        "eight products alone": self_timed(numpy_lesson["products_timer"]("float32"), number=10),
-        "bound: 54.6 MFLOP at this machine's best": bound_timer(FLOP_CONVOLUTION),
-        "NumPy": self_timed(numpy_lesson["step_timer"]("float32"), number=10),
-        "PyTorch": self_timed(torch_step("float32"), number=10),
-        "PyTorch, channels last": self_timed(torch_step("float32", prepare=torch_lesson["last"]), number=10),
-        "Keras fit as shipped": fit("float32"),
-        "Keras fit, a dial": fit("float32", steps_per_execution=16),
-    }
-    add_compiled(calls, torch_step, prepare=torch_lesson["torch"].compile)
-    pairs = [
-        ("NumPy", "eight products alone"),
-        ("NumPy", "PyTorch"),
-        ("PyTorch, channels last", "PyTorch"),
-        ("PyTorch, compiled", "PyTorch"),
-        ("Keras fit, a dial", "Keras fit as shipped"),
-    ]
+    compile_ = torch_lesson["torch"].compile
+    calls, pairs = network(*found, "eight products alone", FLOP_CONVOLUTION, prepare=compile_)
+    last = torch_lesson["step_timer"]("float32", prepare=torch_lesson["last"])
+    calls["PyTorch, channels last"] = self_timed(last, number=10)
+    pairs.append(("PyTorch, channels last", "PyTorch"))
     return "two convolutions of lesson 6", calls, pairs
 
 
@@ -146,35 +164,11 @@ def recurrence():
     torch_lesson = load("07_recurrence_pytorch", "measure-define")
     numpy_lesson = load("07_recurrence_numpy", "measure-define", "measure-products", until="gates-back")
     keras_lesson = load("07_recurrence_keras", "measure-define", "measure-timer")
+    found = numpy_lesson, torch_lesson, keras_lesson
 
-    torch_step, fit = torch_lesson["step_timer"], keras_lesson["fit_timer"]
-    calls = {
-        "all products alone": self_timed(numpy_lesson["products_timer"]("float32"), number=10),
-        "bound: 113.9 MFLOP at this machine's best": bound_timer(FLOP_RECURRENCE),
-        "NumPy": self_timed(numpy_lesson["step_timer"]("float32"), number=10),
-        "PyTorch": self_timed(torch_step("float32"), number=10),
-        "Keras fit as shipped": fit("float32"),
-        "Keras fit, a dial": fit("float32", steps_per_execution=16),
-    }
-    add_compiled(calls, torch_step, wrap=torch_lesson["torch"].compile)
-    pairs = [
-        ("NumPy", "all products alone"),
-        ("NumPy", "PyTorch"),
-        ("PyTorch, compiled", "PyTorch"),
-        ("Keras fit as shipped", "all products alone"),
-        ("Keras fit, a dial", "Keras fit as shipped"),
-    ]
+    compile_ = torch_lesson["torch"].compile
+    calls, pairs = network(*found, "all products alone", FLOP_RECURRENCE, wrap=compile_)
     return "the LSTM of lesson 7", calls, pairs
-
-
-def add_compiled(calls, step_timer, **options):
-    """Add PyTorch's compiled step to `calls`; where it can't compile, say so."""
-    try:
-        step = step_timer("float32", **options)
-        step()  # compiles
-        calls["PyTorch, compiled"] = self_timed(step, number=10)
-    except Exception as error:  # the compiler has errors of many kinds, and its absence is one
-        print(f"PyTorch can't compile here ({type(error).__name__}); its row is left out.\n")
 
 
 TABLES = {"mlp": mlp, "convolution": convolution, "recurrence": recurrence}

@@ -31,6 +31,9 @@ NEED = {
     "skorch": "page 22 needs it",
     "tensorflow-probability": "lesson 8 in Keras needs it",
     "tf-keras": "TensorFlow Probability needs it, in lesson 8",
+    **dict.fromkeys(("onnx", "onnxruntime", "fastapi", "uvicorn"), "lesson 10 needs it"),
+    "onnxscript": "lesson 10 in PyTorch needs it",
+    "tf2onnx": "lesson 10 in Keras needs it",
     "nbval": "the tests need it",
     "pytest": "the tests need it",
 }

@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbclient.util import run_sync
 
-from helpers import ROOT, THREADS, records
+from helpers import ROOT, THREADS, records, timing
 
 NOTEBOOKS = ROOT / "notebooks"
 SECONDS = ROOT / "data" / "seconds.json"  # what each notebook took when its timings were last written
@@ -179,7 +179,7 @@ def execute_all(paths, folder):
     def run_one(path):
         say(f"begin {path.stem}")
         start = time.perf_counter()
-        env = {records.NOTES: str(folder / f"{path.stem}.jsonl")}
+        env = {records.NOTES: str(folder / f"{path.stem}.jsonl"), timing.ROUNDS: "2"}
         with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
             env |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
             notebook = execute(path, env, records_in=folder, keep_errors=True)

@@ -17,6 +17,12 @@ import numpy as np
 
 from helpers import THREADS, lessons
 
+ROUNDS = "THREE_WAYS_ROUNDS"  # at most so many: a test run sets two, since nobody reads its times
+
+
+def _at_most(rounds):
+    return min(rounds, int(os.environ.get(ROUNDS, rounds)))
+
 
 def interleaved(
     calls: dict[str, Callable[[], object]], rounds: int = 15, number: int | None = 50
@@ -35,7 +41,7 @@ def interleaved(
     for call in calls.values():
         call()
     seconds = {name: [] for name in calls}
-    for _ in range(rounds):
+    for _ in range(_at_most(rounds)):
         for name, call in calls.items():
             if number is None:
                 seconds[name].append(call())
@@ -243,7 +249,7 @@ def sweeps(
         notes = {key: child.answer() for key, child in children.items()}
         for sweep, (threads, devices, constants) in plan.items():
             times[sweep] = found = {size: {} for size in constants["SIZES"]}
-            for _, size, tool in itertools.product(range(rounds), found, devices):
+            for _, size, tool in itertools.product(range(_at_most(rounds)), found, devices):
                 if threads > 1:
                     time.sleep(PAUSE)
                 for name, pair in children[sweep, tool].ask(size).items():

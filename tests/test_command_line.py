@@ -22,7 +22,7 @@ def call(*arguments):
 def test_help_names_every_command(arguments):
     done = call(*arguments)
     assert done.returncode == 0 and not done.stderr
-    for name in ("lab", "test", "run", "check", "benchmark", "download", "readme"):
+    for name in ("lab", "test", "run", "check", "benchmark", "download", "serve", "readme"):
         assert f"\n  {name} " in done.stdout
         assert callable(getattr(command_line, f"command_{name}"))
 

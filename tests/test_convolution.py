@@ -1,7 +1,6 @@
 """What lesson 6 says of convolution is what it computes: its sentences, its pictures and its timers."""
 
 import ast
-import inspect
 import io
 import re
 from contextlib import redirect_stdout
@@ -353,7 +352,6 @@ def test_eight_products_are_those_of_a_step(lesson, page):
     inner = (25, 200, 256, 32, 10, 2048, 16, 18432)
     flop = sum(2 * np.prod(shape) * k for shape, k in zip(shapes, inner, strict=True))
     assert flop == benchmark.FLOP_CONVOLUTION
-    assert any(f"{flop / 1e6:.1f} MFLOP" in line for line in inspect.getsource(benchmark).splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -452,6 +450,8 @@ def test_the_table_of_the_benchmark_names_what_it_times(monkeypatch):
     with redirect_stdout(io.StringIO()) as printed:
         _, calls, pairs = benchmark.convolution()
     assert "can't compile" in printed.getvalue()  # a tuple can't be called
+    row = "bound: 54.6 MFLOP at this machine's best"
+    assert calls[row] == ("bound", "float32", benchmark.FLOP_CONVOLUTION, {})
     assert calls["NumPy"] == ("numpy", "float32", None, {}) == calls["eight products alone"]
     assert calls["PyTorch"] == ("pytorch", "float32", None, {})
     assert calls["PyTorch, channels last"] == ("pytorch", "float32", "last", {})

@@ -19,7 +19,7 @@ from helpers import lessons, records, runner
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
-LESSONS += ("06_convolution", "07_recurrence", "08_probability", "20_equality")
+LESSONS += ("06_convolution", "07_recurrence", "08_probability", "10_deployment", "20_equality")
 SINGLE = ("20_equality",)  # of all three tools
 PAGES = [f"{lesson}_{tool}" for lesson in LESSONS if lesson not in SINGLE for tool in TOOLS] + [*SINGLE]
 
@@ -58,6 +58,8 @@ DISPLAYED["07_recurrence_numpy"] = (
 DISPLAYED["08_probability"] = "A1 A2 B D K L R k s z"
 DISPLAYED["08_probability_numpy"] = DISPLAYED["08_probability"] + " dD dW1 dW2 dW3 dW4 dZ1 dZ3 dm dr dz"
 
+
+DISPLAYED["10_deployment"] = "Q s"
 
 # Here an equation has a form for each tool: it has to say what one of its heading's lines does, and each line
 # has to be said by one of them.
@@ -284,6 +286,9 @@ def times(a, b):
 
 
 def most(extreme, arrays):
+    """The extreme of several arrays, each entry its own, or of all numbers of one."""
+    if isinstance(arrays, np.ndarray):
+        return extreme.reduce(arrays, axis=None)
     return functools.reduce(extreme, arrays)
 
 
@@ -344,6 +349,10 @@ def values(lesson):
         draw("R K L omega")
         known["A1"], known["A2"] = known["A1"] - 1, known["A2"] - 1  # of both signs
         known["sigma"] = known["sigmoid"] = lambda D: 1 / (1 + np.exp(-D))
+    if lesson == "10_deployment":
+        draw("s"), draw("Q", 2, 3)
+        known["w"] -= 1  # of both signs
+        known["round"] = np.round
     if lesson == "20_equality":
         draw("dP", n, classes), draw("w m g", 2, 3), draw("mu")
     if lesson == "05_custom_training":
@@ -868,7 +877,7 @@ SLIPS = (
     ("07_recurrence", "cell", "h V+v", "h V"),
     ("07_recurrence", "gradients", r"(1-h^2)", r"(1-h)"),
     ("07_recurrence", "gradients", r"dU+h_\text{old}^\top", r"dU+h^\top"),
-    ("07_recurrence", "gradients", r"dh=dZ U^\top", "dh=dZ U"),
+    ("07_recurrence", "gradients", r"dh\leftarrow dZ U^\top", r"dh\leftarrow dZ U"),
     ("07_recurrence", "gradients", r"dW\leftarrow dW+x^\top dZ", r"dW\leftarrow x^\top dZ"),
     ("07_recurrence", "train", r"\min(1, \theta/", r"\min(\theta, 1/"),
     ("07_recurrence", "train", r"10^{-6}", r"10^{-5}"),
@@ -906,6 +915,11 @@ SLIPS = (
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),
     ("02_gradient", "own", r"1 + e^{-|x|}}", r"1 - e^{-|x|}}"),
     ("01_matmul", "by-hand", "B_{kj}", "B_{jk}"),
+    ("10_deployment", "int8", r"{127}", r"{128}"),
+    ("10_deployment", "int8", r"\max |W|", r"\max W"),
+    ("10_deployment", "int8", r"\max |W|", r"|W|"),
+    ("10_deployment", "int8", r"\text{round}(W / s)", r"W / s"),
+    ("10_deployment", "int8", r"\text{round}(W / s)", r"\text{round}(W s)"),
     ("20_equality", "dial-momentum-why", r"w - \eta \, m", r"w - m"),
     ("20_equality", "dial-momentum-why", r"\mu m - \eta \, g", r"\mu m + \eta \, g"),
     ("20_equality", "dial-momentum-why", "$w \\leftarrow w + m$", "$w \\leftarrow w - m$"),

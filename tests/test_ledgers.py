@@ -16,6 +16,7 @@ from helpers import ROOT, THREADS, lessons
 LESSONS = ("01_matmul", "02_gradient", "04_optimizers")
 LEDGERS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
 LEDGERS += ("07_recurrence", "08_probability")
+LEDGERS += ("10_deployment",)
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
 
 

@@ -5,11 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from helpers import lessons
+from helpers import lessons, records
+from helpers.data import load_mnist
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
 LESSONS += ("07_recurrence", "08_probability")
+LESSONS += ("10_deployment",)
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
 
@@ -335,6 +337,47 @@ def drawers():
     return {"predict": means * 2, "modify": modify, "build": build}
 
 
+def deployments():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    (x_train, y_train), (x_test, y_test) = load_mnist()
+    kept = records.load("03_mlp_pytorch")
+    pixels, y = torch.from_numpy(x_test.reshape(-1, 784) * 1.0), torch.from_numpy(y_train).long()
+    X = torch.from_numpy(x_train.reshape(-1, 784) / 255)
+
+    def begin():
+        params = [torch.tensor(kept[name], requires_grad=True) for name in ("W1", "b1", "W2", "b2")]
+        return params, torch.optim.SGD(params, 0.01, momentum=0.9), np.random.default_rng(8)
+
+    def scores(X, params):
+        W1, b1, W2, b2 = params
+        return torch.relu(X @ W1 + b1) @ W2 + b2
+
+    def rates(X):
+        P = torch.softmax(scores(X, begin()[0]), dim=1).detach().numpy()
+        return [round(np.mean(P.argmax(1) == y_test), 3), round(np.mean(P.max(1) > 0.99), 3)]
+
+    def trained(forget=None):
+        """60 steps; in the middle, what is forgotten is as at the beginning."""
+        params, sgd, rng = begin()
+        for step in range(60):
+            if step == 30:
+                sgd = torch.optim.SGD(params, 0.01, momentum=0.9) if forget == "velocity" else sgd
+                rng = np.random.default_rng(8) if forget == "generator" else rng
+            rows = rng.integers(len(X), size=32)
+            sgd.zero_grad()
+            torch.nn.functional.cross_entropy(scores(X[rows], params), y[rows]).backward()
+            sgd.step()
+        return params[0].detach()
+
+    gaps = [(trained(each) - trained()).abs().max().item() for each in ("velocity", "generator")]
+    return {
+        "predict": ["'ReLU'", "'softmax'", "'weights'"],
+        "modify": rates(pixels) + rates(pixels / 255),
+        "build": [*(float(f"{gap:.1e}") for gap in gaps), 0.0],
+    }
+
+
 RIGHT = {
     "01_matmul": lambda: {"predict": shapes(), **products()},
     "02_gradient": derivatives,
@@ -344,6 +387,7 @@ RIGHT = {
     "06_convolution": convolutions,
     "07_recurrence": readers,
     "08_probability": drawers,
+    "10_deployment": deployments,
 }
 
 
