@@ -421,14 +421,12 @@ PROBABILITY = (
     "fit by maximum likelihood",
     "path through a draw",
     "divergence of two normals",
-    "sum over an event",
     "way back through decoder and encoder",
-    "check of arguments",
 )
 
 
 def numpy_drawers():
-    """SciPy has the densities and the fit, and answers a wrong argument; the rest the page defines."""
+    """SciPy has the densities and the fit; the rest the page defines."""
     from scipy import stats
 
     lesson = lessons.load("08_probability_numpy", until="train-define")
@@ -438,9 +436,7 @@ def numpy_drawers():
     density = stats.gamma(2.0).logpdf(np.ones((3, 2)))
     fit = stats.gamma.fit(stats.gamma(2.0).rvs(100, random_state=0), floc=0)
     owners = ["on request" if density[0, 0] == -1 else "ours", "on request" if fit[0] > 1 else "ours"]
-    owners += ["ours" if made else "the tool's"] * 2
-    owners += ["ours" if density.shape == (3, 2) else "on request", "ours" if made else "the tool's"]
-    owners += ["the tool's" if np.isneginf(stats.expon().logpdf(-1)) else "ours"]
+    owners += ["ours" if made else "the tool's"] * 3
     return dict(zip(PROBABILITY, owners, strict=True))
 
 
@@ -453,23 +449,16 @@ def keras_drawers():
         tape.watch(m)
         z = tfd.Normal(m, 1.0).sample(seed=1)
     passes = tape.gradient(z, m) == 1
-    points = tfd.Independent(tfd.Normal(tf.zeros(2), 1.0), reinterpreted_batch_ndims=1)
-    summed = points.log_prob(tf.zeros(2)).shape == () and tfd.Normal(tf.zeros(2), 1.0).log_prob(
-        0.0
-    ).shape == (2,)
     fit = tfd.Gamma.experimental_fit(tf.constant([1.0, 2.0, 3.0])).mean()
-    unchecked = tfd.Exponential(1.0).log_prob(-1.0) == 1
-    checked = refuses(tfd.Exponential(1.0, validate_args=True).log_prob, -1.0)
     known = tfd.kl_divergence(tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)) == 0
     owners = ["on request" if tfd.Exponential(1.0).log_prob(1.0) == -1 else "ours"]
     owners += ["on request" if abs(fit - 2) < 1e-3 else "ours", "the tool's" if passes else "ours"]
-    owners += ["on request" if known else "ours", "on request" if summed else "ours"]
+    owners += ["on request" if known else "ours"]
     w = tf.Variable(1.0)
     f = w**2  # before there is a tape
     with tf.GradientTape() as tape:
         g = w**2
     owners += ["on request" if tape.gradient(g, w) == 2 and not hasattr(f, "grad_fn") else "the tool's"]
-    owners += ["on request" if unchecked and checked else "the tool's"]
     return dict(zip(PROBABILITY, owners, strict=True))
 
 
@@ -479,15 +468,13 @@ def pytorch_drawers():
     td = torch.distributions
     known = td.Normal(torch.ones(2, requires_grad=True), 1.0)
     asked = known.rsample().requires_grad and not known.sample().requires_grad
-    summed = td.Independent(known, 1).log_prob(torch.zeros(2)).shape == () and not known.event_shape
     fits = any("fit" in name for name in dir(td.Gamma))
     same = td.kl_divergence(known, known).sum() == 0
     owners = ["on request" if td.Exponential(1.0).log_prob(torch.tensor(1.0)) == -1 else "ours"]
     owners += ["on request" if fits else "ours", "on request" if asked else "the tool's"]
-    owners += ["on request" if same else "ours", "on request" if summed else "ours"]
+    owners += ["on request" if same else "ours"]
     known.log_prob(torch.zeros(2)).sum().backward()
     owners += ["on request" if known.loc.grad.any() else "the tool's"]
-    owners += ["the tool's" if refuses(td.Exponential(1.0).log_prob, torch.tensor(-1.0)) else "on request"]
     return dict(zip(PROBABILITY, owners, strict=True))
 
 
