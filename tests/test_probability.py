@@ -77,7 +77,7 @@ OTHER = {"m": -0.4, "s": 0.7, "a": 3.5, "b": 2.3, "p": 0.65}
 OTHER |= {
     "c": np.array([2.5, 4.0, 1.5]),
     "w": np.array([-1.0, 0.5]),
-    "L": np.array([[0.6, 0.0], [-0.3, 1.1]]),
+    "F": np.array([[0.6, 0.0], [-0.3, 1.1]]),
 }
 
 
@@ -85,7 +85,7 @@ def moments(name, known):
     """Mean and variance (or covariance) of a row, by its letters: no tool is asked."""
     from scipy.special import gamma, iv
 
-    m, s, a, b, p, c, w, L = (known[letter] for letter in "msabpcwL")
+    m, s, a, b, p, c, w, F = (known[letter] for letter in "msabpcwF")
     total = np.sum(c)
     return {
         "Normal": (m, s**2),
@@ -99,7 +99,7 @@ def moments(name, known):
         "Geometric": ((1 - p) / p, (1 - p) / p**2),
         "NegativeBinomial": (a * p / (1 - p), a * p / (1 - p) ** 2),
         "Dirichlet": (c / total, c / total * (1 - c / total) / (total + 1)),
-        "MVNormal": (w, L @ L.T),
+        "MVNormal": (w, F @ F.T),
     }[name]
 
 
@@ -158,7 +158,7 @@ def test_the_density_of_each_row_is_the_recorded_one(torch, float64, page):
     # From PyTorch's classes, called by name. (Von Mises is checked above.)
     td, record = torch.distributions, records.load(page)
     known = lessons.load(page, until="languages")["KNOWN"]
-    m, s, a, b, p, c, w, L = (torch.as_tensor(known[k]) for k in "msabpcwL")
+    m, s, a, b, p, c, w, F = (torch.as_tensor(known[k]) for k in "msabpcwF")
     whole, places = torch.tensor([0.0, 1.0]), torch.tensor([0.3, 0.9, 1.6])
     expected = {
         "Normal": (td.Normal(loc=m, scale=s), places),
@@ -171,7 +171,7 @@ def test_the_density_of_each_row_is_the_recorded_one(torch, float64, page):
         "Geometric": (td.Geometric(probs=p), whole),
         "NegativeBinomial": (td.NegativeBinomial(total_count=a, probs=p), whole),
         "Dirichlet": (td.Dirichlet(concentration=c), torch.tensor([0.2, 0.5, 0.3])),
-        "MVNormal": (td.MultivariateNormal(w, covariance_matrix=L @ L.T), torch.tensor([0.5, 1.0])),
+        "MVNormal": (td.MultivariateNormal(w, covariance_matrix=F @ F.T), torch.tensor([0.5, 1.0])),
     }
     for name, (distribution, x) in expected.items():
         np.testing.assert_allclose(record[f"density_{name}"], distribution.log_prob(x), rtol=1e-12)
@@ -217,7 +217,7 @@ def test_the_page_says_which_rows_change_on_the_way_from_scipy(page):
     rows = lessons.load(page, until="languages-read")["ROWS"]
     for name, (scipys, tfps, torchs) in rows.items():
         # What stands for a number in SciPy's call and not in the others'.
-        letters = [re.findall(r"\b[msabpcwL]\b", code.partition("(")[2]) for code in (scipys, tfps)]
+        letters = [re.findall(r"\b[msabpcwF]\b", code.partition("(")[2]) for code in (scipys, tfps)]
         changed = "/" in scipys or "np.exp" in scipys or "1 - p" in scipys or "@" in scipys
         assert changed == (name in ("Exponential", "Gamma", "LogNormal", "NegativeBinomial", "MVNormal"))
         if name == "VonMises":
@@ -228,11 +228,11 @@ def test_the_page_says_which_rows_change_on_the_way_from_scipy(page):
     for words in (
         "A scale becomes a rate (Exponential, Gamma) or loses its `exp` (LogNormal)",
         "the negative binomial's $p$ becomes its complement",
-        "a covariance its factor $L$",
+        "a covariance its factor $F$",
         "Von Mises's arguments change places",
     ):
         assert words in said
-    assert "TFP and PyTorch call eleven alike" in cell(page, "density").source
+    assert "TFP and PyTorch write eleven of them the same way" in cell(page, "density").source
 
 
 def test_python_numbers_make_float32_whatever_keras_says(tfp):
@@ -251,7 +251,7 @@ def test_the_slopes_are_those_on_paper(page):
     expected = np.array([m["path"], s["path"], m["score"], s["score"]])
     np.testing.assert_allclose(records.load(page)["slopes"], expected, rtol=1e-10, atol=1e-12)
     paper, *both, times = printed(page, "draw-run").splitlines()
-    assert times.startswith("for the same error by m, the score needs about")
+    assert times.startswith("for the same error, the score needs about")
     assert numbers(paper) == [2, 1]
     error = 2000**0.5
     for line, name in zip(both, ("path", "score"), strict=True):
@@ -259,8 +259,8 @@ def test_the_slopes_are_those_on_paper(page):
         assert line.split()[0] == name and numbers(line) == pytest.approx(told, abs=6e-4)
         for mean, off, truth in ((*told[:2], 2), (*told[2:], 1)):
             assert abs(mean - truth) < 3 * off
-    ratio = (m["score"].std() / m["path"].std()) ** 2
-    assert numbers(times) == [round(ratio)] and ratio > 10
+    ratios = [(by["score"].std() / by["path"].std()) ** 2 for by in (m, s)]
+    assert numbers(times) == [round(ratio) for ratio in ratios] and min(ratios) > 5
     # The means of so many draws could be off: by integration, too.
     x, weight = np.polynomial.hermite_e.hermegauss(40)
     weight = weight / weight.sum()
@@ -356,7 +356,7 @@ def test_the_page_says_which_word_lets_a_gradient_pass(torch, tfp, page):
         assert tape.gradient(z, weights) is None or not np.any(tape.gradient(z, weights))
         assert mixture.reparameterization_type != tfd.FULLY_REPARAMETERIZED
     points = cell(page, "key-points").source
-    assert "The score function needs none, and pays with noise." in points
+    assert "The score function needs none, and pays with noise (less with a baseline)." in points
     assert {"numpy": "What was drawn is held", "keras": "`sample` in TFP does so for a normal"}.get(
         tool_of(page), "`rsample` does so for a normal, and finds other paths for others. `sample` has none."
     ) in points
@@ -490,7 +490,7 @@ def test_the_training_is_that_of_pytorchs_functions(numpys, trained, at_test, to
     flat = -(X @ np.log(P) + (1 - X) @ np.log(1 - P)).mean()
     assert coins == f"784 ln 2 is {784 * np.log(2):.1f}; the mean digit's R {flat:.1f}"
     assert (
-        "A coin for each pixel costs 784 ln 2, one mean digit for all much less."
+        "A coin for each pixel makes $R$ 784 ln 2, the mean digit makes it much less."
         in cell(page, "train").source
     )
     assert at_test(params)[0] + 20 < flat < 784 * np.log(2) / 2
@@ -544,25 +544,25 @@ def test_the_points_have_the_colours_of_their_digits(numpys, torch, trained, pag
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_ten_digits_are_drawn_from_the_normal(trained, torch, page):
+def test_ten_digits_are_drawn_from_the_normal(numpys, trained, torch, page):
     z = np.random.default_rng(3).standard_normal((10, 2))
-    written = decoded(torch, trained[1], z).reshape(-1, 28, 28)
+    x, y = numpys["x_test"], numpys["y_test"]
+    each = [np.flatnonzero(y == digit)[0] for digit in range(10)]
+    m, _ = encoded(torch, trained[1], x)
+    again, new = (decoded(torch, trained[1], place).reshape(-1, 28, 28) for place in (m[each], z))
+    rows = np.concatenate([x[each] / 255, again, new])
     alt, _ = picture(page, "drawn-picture")
-    places, inks = alt.removeprefix("Decoded digits, each with its z above: ").split(". Their ink: ")
-    assert places == "; ".join(f"{x:.1f}, {y:.1f}" for x, y in z)
-    assert numbers(inks) == [round(each, 2) for each in written.mean(axis=(1, 2))]
+    inks = alt.removeprefix("Digits, the same from m, new ones. Ink: ")
+    assert numbers(inks) == [round(digit, 2) for digit in rows.mean(axis=(1, 2))]
     seen, grids = [], mock.Mock()
-    grids.image_grid = lambda ax, images, columns, captions: seen.append((images, captions))
-    scope = dict(np=np, trained=None, plotting=grids)
+    grids.image_grid = lambda ax, images, columns: seen.append((images, columns))
+    scope = dict(np=np, trained=None, plotting=grids, m_test=m, x_test=x, y_test=y)
     scope["plt"] = SimpleNamespace(subplots=lambda **_: (None, None))
     scope["pictures"] = lambda params, z: decoded(torch, trained[1], z).reshape(-1, 28, 28)
     exec(cell(page, "drawn-picture").source, scope)
-    ((images, captions),) = seen
-    np.testing.assert_array_equal(images, written)
-    assert captions == [f"{x:.1f}, {y:.1f}" for x, y in z]
-    # "Blurred where many overlap": the surest pixels are those of digits far from the middle.
-    sure, far = np.abs(written - 0.5).mean(axis=(1, 2)), np.hypot(*z.T)
-    assert np.corrcoef(sure, far)[0, 1] > 0
+    ((images, columns),) = seen
+    np.testing.assert_allclose(images, rows, atol=1e-12)
+    assert columns == 10
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -619,7 +619,7 @@ def test_a_noise_that_repeats_hurts_as_the_page_says(numpys, train, at_test, pag
     assert np.ptp(tests[:2]) < 10 and min(tests[2]) > np.max(tests[:2]) + 30
     said = cell(page, "repeat-read").source
     assert "The same noise at each step hardly hurts here" in said
-    assert "One $e$ for all digits does" in said
+    assert "One $e$ for all digits does hurt: with fresh noise, the network fails." in said
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -667,7 +667,7 @@ def test_three_answers_to_a_wrong_argument(torch, tfp, page):
         torch.distributions.Exponential(1.0).log_prob(torch.tensor(-1.0))
     assert torch.distributions.Exponential(1.0, validate_args=False).log_prob(torch.tensor(-1.0)) == 1
     said = cell(page, "wrong").source
-    assert "SciPy says nan or -inf, TFP computes on, and PyTorch raises" in said
+    assert "SciPy says nan or -inf, TFP computes on, whatever comes out, and PyTorch raises" in said
     lines = printed(page, "wrong-run").splitlines()
     answers = [line.split()[1] for line in lines if "{" not in line and "as it comes" not in line]
     assert "raises (unless Python runs with `-O`)" in said
