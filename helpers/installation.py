@@ -27,15 +27,21 @@ NEED = {
     "tensorflow": "the Keras notebooks need it",
     "torch": "the PyTorch notebooks need it",
     "scikit-learn": "page 22 needs it",
-    "scipy": "lesson 6 in NumPy and page 22 need it",
+    "scipy": "lesson 6 in NumPy, lesson 8 and page 22 need it",
     "skorch": "page 22 needs it",
+    "tensorflow-probability": "lesson 8 in Keras needs it",
+    "tf-keras": "TensorFlow Probability needs it, in lesson 8",
     **dict.fromkeys(("onnx", "onnxruntime", "fastapi", "uvicorn"), "lesson 10 needs it"),
     "onnxscript": "lesson 10 in PyTorch needs it",
     "tf2onnx": "lesson 10 in Keras needs it",
     "nbval": "the tests need it",
     "pytest": "the tests need it",
 }
-MODULES = {"scikit-learn": "sklearn"}  # packages whose module has another name
+MODULES = {
+    "scikit-learn": "sklearn",
+    "tensorflow-probability": "tensorflow_probability",
+    "tf-keras": "tf_keras",
+}  # packages whose module has another name
 # In the words of the README, under "When it goes wrong".
 OTHER_PYTHON = (
     "In a terminal, in the folder above the notebook's, call `python3 -m helpers lab`; in VS Code, select "

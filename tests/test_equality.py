@@ -9,7 +9,7 @@ import pytest
 from helpers import lessons, records
 
 LESSONS = ("03_mlp", "04_optimizers", "05_custom_training", "06_convolution", "07_recurrence")
-LESSONS += ("10_deployment",)
+LESSONS += ("08_probability", "10_deployment")
 TOOLS = ("numpy", "keras", "pytorch")
 CHANGES_OF_5 = ("smoothing", "focal", "stairs", "penalty", "two", "accumulation")
 SHAPES = {}
@@ -60,6 +60,13 @@ for name, (width, biases, steps) in WIDTHS.items():
     SHAPES["07_recurrence"] |= {f"{name}_losses": (steps,)}
     SHAPES["07_recurrence"] |= {f"{name}_{k}": shape for k, shape in zip("WUbVv", shapes, strict=True)}
 SHAPES["10_deployment"] = {"P": (1000, 10), "P of the file": (1000, 10)}
+
+SHAPES["08_probability"] = {"losses": (1000,), "slopes": (4, 2000), "ratio": (2000,)}
+SIZES_OF_8 = {"W1": (784, 64), "b1": (64,), "W2": (64, 4), "b2": (4,)}
+SIZES_OF_8 |= {"W3": (2, 64), "b3": (64,), "W4": (64, 784), "b4": (784,)}
+SHAPES["08_probability"] |= {f"weights_{name}": shape for name, shape in SIZES_OF_8.items()}
+SHAPES["08_probability"] |= {f"first_{name}": SIZES_OF_8[name] for name in ("W2", "b2", "W3", "b3")}
+SHAPES["08_probability"] |= {"density_Gamma": (3,), "density_Geometric": (2,), "density_Dirichlet": ()}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from helpers import lessons, records, runner
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training")
-LESSONS += ("06_convolution", "07_recurrence", "10_deployment", "20_equality")
+LESSONS += ("06_convolution", "07_recurrence", "08_probability", "10_deployment", "20_equality")
 SINGLE = ("20_equality",)  # of all three tools
 PAGES = [f"{lesson}_{tool}" for lesson in LESSONS if lesson not in SINGLE for tool in TOOLS] + [*SINGLE]
 
@@ -29,6 +29,7 @@ CODE = {"LEARNING_RATE": "learning_rate", "RATE": "learning_rate", "rate": "lear
 CODE |= {"A_list": "A", "B_list": "B", "decay": "penalty"}
 CODE |= {"SMOOTH": "s", "FOCUS": "gamma", "PENALTY": "penalty", "MOMENTUM": "mu", "INK": "c"}
 CODE |= {"W": "w", "dW": "dw"}  # as in LETTERS
+CODE |= {"weight": "omega"}
 # The letter of what a function returns.
 FUNCTIONS = {"by_hand": "C", "softmax": "P", "cross_entropy": "L"}
 # Calls that only hand their argument on: to a tool, or to a number type.
@@ -54,6 +55,8 @@ DISPLAYED["07_recurrence"] = "A B P S Z c dS dU dV dZ db dh dv dw f g h i k o r 
 DISPLAYED["07_recurrence_numpy"] = (
     DISPLAYED["07_recurrence"] + " dA1 dA2 dA3 dB3 dZ1 dZ2 dZ3 dZ4 dc df dg di do dr dz"
 )
+DISPLAYED["08_probability"] = "A1 A2 B D K L R k s z"
+DISPLAYED["08_probability_numpy"] = DISPLAYED["08_probability"] + " dD dW1 dW2 dW3 dW4 dZ1 dZ3 dm dr dz"
 
 
 DISPLAYED["10_deployment"] = "Q s"
@@ -337,6 +340,15 @@ def values(lesson):
         draw(gates, n, hidden), draw(" ".join(f"d{each}" for each in gates.split()), n, hidden)
         draw("N theta k")
         known["sigma"] = known["sigmoid"] = lambda Z: 1 / (1 + np.exp(-Z))
+    if lesson == "08_probability":
+        half, both = 3, 6
+        draw("A1 A2 dZ1 dZ3", n, hidden), draw("B dB", n, both), draw("D dD", n, pixels)
+        draw("m r s e k z dm dr dz", n, half)
+        draw("W1 dW1", pixels, hidden), draw("W2 dW2", hidden, both), draw("b2", both)
+        draw("W3 dW3", half, hidden), draw("b3", hidden), draw("W4 dW4", hidden, pixels), draw("b4", pixels)
+        draw("R K L omega")
+        known["A1"], known["A2"] = known["A1"] - 1, known["A2"] - 1  # of both signs
+        known["sigma"] = known["sigmoid"] = lambda D: 1 / (1 + np.exp(-D))
     if lesson == "10_deployment":
         draw("s"), draw("Q", 2, 3)
         known["w"] -= 1  # of both signs
@@ -883,6 +895,21 @@ SLIPS = (
     ("07_recurrence", "masks", r"(1-m)\odot", r"m\odot"),
     ("07_recurrence", "gates-back", "dh * o * (1 - t**2)", "dh * (1 - t**2)"),
     ("07_recurrence", "two-gates-back", "dz, dg = dh * (h_old - g)", "dz, dg = dh * (g - h_old)"),
+    ("08_probability", "draw", r"m+s\odot e", r"m+s^2\odot e"),
+    ("08_probability", "divergence", r"-1-\ln s^2", r"-1+\ln s^2"),
+    ("08_probability", "divergence", r"\ln s^2)/2", r"\ln s^2)"),
+    ("08_probability", "autoencoder", r"\max(X W_1+b_1,0)", r"\max(X W_1,0)"),
+    ("08_probability", "autoencoder", r"\exp(r/2)", r"\exp(r)"),
+    ("08_probability", "autoencoder", r"z W_3+b_3", r"m W_3+b_3"),
+    ("08_probability", "autoencoder", r"1+\exp(D)", r"1+\exp(X)"),
+    ("08_probability", "autoencoder", r"m^2+s^2-1-r", r"m^2+s^2-1-s"),
+    ("08_probability", "autoencoder", r"L=\omega R+K", r"L=R+\omega K"),
+    ("08_probability", "gradients-why", r"(\sigma(D)-X)/n", r"(\sigma(D)-X)"),
+    ("08_probability", "gradients-why", r"dz+m/n", r"dz+m"),
+    ("08_probability", "gradients-why", r"e\odot s/2", r"e\odot s"),
+    ("08_probability", "gradients-why", r"(s^2-1)/(2n)", r"(s^2-1)/n"),
+    ("08_probability", "gradients-why", r"dZ_3 W_3^\top", r"dZ_3 W_3"),
+    ("08_probability", "gradients-define", "dm = dz + m / n", "dm = dz - m / n"),
     ("03_mlp", "gradients-define", "A1.T @ dZ2", "Z1.T @ dZ2"),
     ("03_mlp", "gradients-define", "dA1 * (Z1 > 0)", "dA1 * (Z1 >= 0)"),
     ("02_gradient", "hand", r"dx = da \cdot 2x", r"dx = da \cdot x"),

@@ -16,7 +16,7 @@ from helpers.data import FILES
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
-LESSONS += ("07_recurrence",)
+LESSONS += ("07_recurrence", "08_probability")
 LESSONS += ("10_deployment",)
 NAMES = [f"{lesson}_{tool}" for lesson in LESSONS for tool in TOOLS]
 MODULES = {"keras": "tensorflow", "pytorch": "torch"}

@@ -15,7 +15,7 @@ from helpers import ROOT, THREADS, lessons
 
 LESSONS = ("01_matmul", "02_gradient", "04_optimizers")
 LEDGERS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
-LEDGERS += ("07_recurrence",)
+LEDGERS += ("07_recurrence", "08_probability")
 LEDGERS += ("10_deployment",)
 MODULES = {"numpy": "numpy", "keras": "tensorflow", "pytorch": "torch"}
 
@@ -414,6 +414,78 @@ def test_the_ledgers_of_lesson_7_say_what_is_measured(tool):
     pytest.importorskip(MODULES[tool])
     said = ledger(f"07_recurrence_{tool}")
     assert {stage: kind(owner) for stage, owner in said.items()} == READERS[tool]()
+
+
+PROBABILITY = (
+    "density of a named distribution",
+    "fit by maximum likelihood",
+    "path through a draw",
+    "divergence of two normals",
+    "way back through decoder and encoder",
+)
+
+
+def numpy_drawers():
+    """SciPy has the densities and the fit; the rest the page defines."""
+    from scipy import stats
+
+    lesson = lessons.load("08_probability_numpy", until="train-define")
+    made = all(
+        lesson[name].__module__ == "08_probability_numpy" for name in ("path", "divergence", "gradients")
+    )
+    density = stats.gamma(2.0).logpdf(np.ones((3, 2)))
+    fit = stats.gamma.fit(stats.gamma(2.0).rvs(100, random_state=0), floc=0)
+    owners = ["on request" if density[0, 0] == -1 else "ours", "on request" if fit[0] > 1 else "ours"]
+    owners += ["ours" if made else "the tool's"] * 3
+    return dict(zip(PROBABILITY, owners, strict=True))
+
+
+def keras_drawers():
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    tfd, m = tfp.distributions, tf.constant(1.0)
+    with tf.GradientTape() as tape:
+        tape.watch(m)
+        z = tfd.Normal(m, 1.0).sample(seed=1)
+    passes = tape.gradient(z, m) == 1
+    fit = tfd.Gamma.experimental_fit(tf.constant([1.0, 2.0, 3.0])).mean()
+    known = tfd.kl_divergence(tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)) == 0
+    owners = ["on request" if tfd.Exponential(1.0).log_prob(1.0) == -1 else "ours"]
+    owners += ["on request" if abs(fit - 2) < 1e-3 else "ours", "the tool's" if passes else "ours"]
+    owners += ["on request" if known else "ours"]
+    w = tf.Variable(1.0)
+    f = w**2  # before there is a tape
+    with tf.GradientTape() as tape:
+        g = w**2
+    owners += ["on request" if tape.gradient(g, w) == 2 and not hasattr(f, "grad_fn") else "the tool's"]
+    return dict(zip(PROBABILITY, owners, strict=True))
+
+
+def pytorch_drawers():
+    import torch
+
+    td = torch.distributions
+    known = td.Normal(torch.ones(2, requires_grad=True), 1.0)
+    asked = known.rsample().requires_grad and not known.sample().requires_grad
+    fits = any("fit" in name for name in dir(td.Gamma))
+    same = td.kl_divergence(known, known).sum() == 0
+    owners = ["on request" if td.Exponential(1.0).log_prob(torch.tensor(1.0)) == -1 else "ours"]
+    owners += ["on request" if fits else "ours", "on request" if asked else "the tool's"]
+    owners += ["on request" if same else "ours"]
+    known.log_prob(torch.zeros(2)).sum().backward()
+    owners += ["on request" if known.loc.grad.any() else "the tool's"]
+    return dict(zip(PROBABILITY, owners, strict=True))
+
+
+DRAWERS = {"numpy": numpy_drawers, "keras": keras_drawers, "pytorch": pytorch_drawers}
+
+
+@pytest.mark.parametrize("tool", MODULES)
+def test_the_ledgers_of_lesson_8_say_what_is_measured(tool):
+    pytest.importorskip(MODULES[tool])
+    said = ledger(f"08_probability_{tool}")
+    assert {stage: kind(owner) for stage, owner in said.items()} == DRAWERS[tool]()
 
 
 @pytest.mark.parametrize("tool", MODULES)

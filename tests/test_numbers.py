@@ -35,6 +35,7 @@ EXCEPTIONS = {
     ("04_optimizers_*", "epsilon-read"): ("the threshold of the cell below", "1 %"),
     ("06_convolution_*", "in-short"): ("what In short holds back", "400"),
     ("06_convolution_*", "norm"): ("Keras's default, which test_convolution compares", "0.99"),
+    ("08_probability_*", "mean"): ("the pixels of a digit", "784 times"),
     ("20_equality", "title"): ("the number of the page", "20"),
     ("20_equality", "dial-reduction-why"): ("the sum over a batch of 32 against its mean", "32 times"),
     ("20_equality", "dial-partial-why"): ("4,000 digits in batches of 96", "64"),

@@ -1,9 +1,11 @@
-"""The README says what lesson 22 has found."""
+"""The README says what lesson 22 has found, and under which licences the packages are."""
+
+from importlib import metadata
 
 import pytest
 from matplotlib.image import imread
 
-from helpers import lessons, readme
+from helpers import ROOT, lessons, readme
 
 
 def test_the_verdict_in_the_readme_is_current():
@@ -61,3 +63,16 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "cells", lambda name: cells)
     with pytest.raises(ValueError, match="helpers run 22_key_differences"):
         readme.picture()
+
+
+def test_the_licences_are_those_of_the_installed_packages():
+    told = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Licence")[2]
+    assert "TensorFlow, Keras, TensorFlow Probability and tf-keras are under Apache 2.0, FastAPI and" in told
+    assert "onnxruntime under MIT, NumPy, SciPy and PyTorch under BSD licences and others." in told
+    names = {"Apache": ["tensorflow", "keras", "tensorflow-probability", "tf-keras"]}
+    names |= {"MIT": ["fastapi", "onnxruntime"], "BSD": ["numpy", "scipy", "torch"]}
+    for licence, packages in names.items():
+        for package in packages:
+            known = metadata.metadata(package)
+            said = [*known.get_all("License-Expression", []), *known.get_all("License", [])]
+            assert licence in " ".join(said + known.get_all("Classifier", [])), package

@@ -10,7 +10,7 @@ from helpers.data import load_mnist
 from helpers.records import TOOLS
 
 LESSONS = ("01_matmul", "02_gradient", "03_mlp", "04_optimizers", "05_custom_training", "06_convolution")
-LESSONS += ("07_recurrence",)
+LESSONS += ("07_recurrence", "08_probability")
 LESSONS += ("10_deployment",)
 # What a solution says: numbers, names in quotes, yes or no. What a bound is, its own check says.
 SAID = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|\bTrue\b|\bFalse\b|does not fit|\bnone\b")
@@ -303,6 +303,46 @@ def readers():
     return {"predict": [blank, blank], "modify": [slow, parted], "build": build}
 
 
+def drawers():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    lesson = lessons.load("08_probability_numpy", until="start")
+    softplus, relu = torch.nn.functional.softplus, torch.relu
+
+    def parts(params, X, e):
+        W1, b1, W2, b2, W3, b3, W4, b4 = params
+        m, r = (relu(X @ W1 + b1) @ W2 + b2).split(2, dim=1)
+        D = relu((m + (r / 2).exp() * e) @ W3 + b3) @ W4 + b4
+        return (softplus(D) - X * D).sum(dim=1).mean(), (m**2 + r.exp() - 1 - r).sum(dim=1).mean() / 2
+
+    X, X_test = (torch.from_numpy(lesson[name]) for name in ("X_train", "X_test"))
+
+    def trained(times):
+        params = [torch.tensor(w, requires_grad=True) for w in lesson["start"]]
+        adam = torch.optim.Adam(params, lesson["RATE"], (1 - 2**-3, 1 - 2**-10), 1e-30)
+        for rows, e in zip(lesson["batches"][: lesson["steps"]], lesson["noise"], strict=False):
+            adam.zero_grad()
+            sum(parts(params, X[rows], times * torch.from_numpy(e))).backward()
+            adam.step()
+        return params
+
+    e_test = torch.from_numpy(np.random.default_rng(2).standard_normal((1000, 2)))
+    calm, usual = trained(0), trained(1)
+    with torch.no_grad():
+        asked = (calm, 0 * e_test), (calm, e_test), (usual, e_test)
+        modify = [round(float(parts(params, X_test, e)[0]), 1) for params, e in asked]
+
+    draws = np.random.default_rng(0).standard_normal(2000)[:1000]
+    ones = np.count_nonzero(draws < -0.5244005127080407)  # three normal draws in ten are below it
+    earned, slope = np.array([0.36] * ones + [0.16] * (1000 - ones)), np.full(1000, -1 / 0.7)
+    slope[:ones] = 1 / 0.3
+    both = [slope * (earned - base) for base in (0, earned.mean())]
+    build = [0.2, *(round(x.mean(), 3) for x in both), *(round(x.std(), 3) for x in both)]
+    # Of a mean of r / p trials, r are successes (SciPy's nbinom counts the others).
+    means = [3 / 0.2 - 3, 3 / (1 - 0.2) - 3]
+    return {"predict": means * 2, "modify": modify, "build": build}
+
+
 def deployments():
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
@@ -352,6 +392,7 @@ RIGHT = {
     "05_custom_training": changes,
     "06_convolution": convolutions,
     "07_recurrence": readers,
+    "08_probability": drawers,
     "10_deployment": deployments,
 }
 

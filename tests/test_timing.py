@@ -33,6 +33,7 @@ LESSONS = (
     "05_custom_training",
     "06_convolution",
     "07_recurrence",
+    "08_probability",
     "20_equality",
     "22_key_differences",
 )
@@ -431,6 +432,51 @@ def test_a_step_of_lesson_7_trains_in_the_type_it_names(tool, dtype, kind):
     assert all(str(w.dtype).endswith(dtype) for w in params)
     assert (params[0] != before[0]).any() and (params[1] != before[1]).any()
     if tool == "pytorch":
+        torch.set_default_dtype(torch.float32)
+
+
+def test_each_row_of_lesson_8_times_what_its_label_says():
+    def timer(losses="TFP", wrap="a graph"):
+        return (losses if isinstance(losses, str) else "torch.distributions"), wrap
+
+    page = dict(step_timer=timer, products_timer=lambda dtype: (f"products alone, {dtype}",), BATCH=32)
+    page |= dict(by_formula="formulas", torch=mock.Mock(), VAE=SimpleNamespace(forward=len, call=len))
+    noted = {tool: run_cell(f"08_probability_{tool}", "measure-step", page) for tool in TOOLS}
+    for each in noted.values():
+        assert list(each.tables[0]) == list(each.calls) and len(each.calls) >= 2
+    for label, (what, *_) in noted["numpy"].calls.items():
+        assert what == (label if "products" in label else label.removeprefix("step, "))
+    for label, (what, wrap) in noted["keras"].calls.items():
+        assert label == f"{what}, " + ("in a graph" if wrap == "a graph" else "eager")
+        assert wrap == "a graph" or wrap(1) == 1
+    for label, (what, _) in noted["pytorch"].calls.items():
+        assert label == what
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_step_of_lesson_8_computes_its_gradients(tool):
+    until = "train-define"
+    also = ["measure-define", *(["measure-timer"] if tool != "numpy" else [])]
+    lesson = lessons.load(f"08_probability_{tool}", until=until, also=also)
+    if tool == "numpy":
+        lesson["gradients"] = asked = mock.Mock()
+        lesson["step_timer"]("float32")()
+        params, X, e = asked.call_args.args
+        assert all(w.dtype == "float32" for w in (*params, X, e)) and e.shape == (32, 2)
+    elif tool == "keras":
+        one, other = (lesson["step_timer"](losses)() for losses in (lesson["VAE"].call, lesson["by_formula"]))
+        for here, there in zip(one, other, strict=True):
+            np.testing.assert_allclose(here, there, atol=1e-12)
+    else:
+        import torch
+
+        for losses in (lesson["VAE"].forward, lesson["by_formula"]):
+            step = lesson["step_timer"](losses)
+            step()
+            net = inspect.getclosurevars(step).nonlocals["net"]
+            found = [w.grad.numpy().T for w in net.parameters()]
+            for here, there in zip(found, lesson["gradient_at"](lesson["start"]), strict=True):
+                np.testing.assert_allclose(here, there, atol=1e-12)
         torch.set_default_dtype(torch.float32)
 
 
