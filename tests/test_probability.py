@@ -192,6 +192,8 @@ def test_a_bare_number_is_a_probability_in_one_tool_and_a_logit_in_the_other(tor
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_becomes_of_a_python_number_and_of_an_array(torch, tfp, float64, page):
+    from scipy import stats
+
     said = cell(page, "types").source
     assert "Beside a tensor, a Python number takes the tensor's type." in said
     assert tfp.distributions.Normal(np.zeros(2), 1.0).dtype.name == "float64"
@@ -200,6 +202,14 @@ def test_what_becomes_of_a_python_number_and_of_an_array(torch, tfp, float64, pa
     assert "Alone, it becomes float32 in TFP and the default type in PyTorch." in said
     assert tfp.distributions.Normal(0.0, 1.0).dtype.name == "float32"
     assert torch.distributions.Normal(0.0, 1.0).sample().dtype == torch.float64
+    assert "What `geom(p)` says of 4 throws, the others say of 3 failures." in said
+    four, three = stats.geom(0.2).logpmf(4), torch.distributions.Geometric(torch.tensor(0.2))
+    assert three.log_prob(torch.tensor(3.0)) == pytest.approx(four)
+    assert "The last row's longer name is TFP's" in said
+    assert hasattr(tfp.distributions, "MultivariateNormalTriL")
+    assert not hasattr(torch.distributions, "MultivariateNormalTriL")
+    known = tfp.distributions.MultivariateNormalTriL([0.0, 0.0], np.linalg.cholesky([[4, 2], [2, 5]]))
+    np.testing.assert_allclose(known.covariance(), [[4, 2], [2, 5]], rtol=1e-6)
     assert "most of PyTorch's classes refuse an array of NumPy's" in said
     lesson, refused = lessons.load(page, until="languages-read"), []
     arrays = {k: np.full(2, v) if np.isscalar(v) else v for k, v in lesson["KNOWN"].items()}
@@ -674,7 +684,7 @@ def test_three_answers_to_a_wrong_argument(torch, tfp, page):
     program = "import torch; d = torch.distributions.Exponential(1.0); print(d.log_prob(torch.tensor(-1.0)))"
     done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "tensor(1.)\n"
-    assert "(So does SciPy when it draws, and with densities of vectors.)" in said
+    assert "SciPy raises, too, when it draws, and with densities of vectors." in said
     for raises in (
         lambda: stats.norm(0, -1).rvs(),
         lambda: stats.dirichlet([-1.0, 2.0]),
