@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 def beside(*arguments, seconds, **options):
     """Run `python ARGUMENTS`, -m MODULE or -c PROGRAM first, in a block; yield it, a Popen with `options`.
 
-    At the block's end, after so many `seconds`, or when this process dies, it is killed with all that it has
-    started. Its standard input is empty.
+    Without input. When the block, so many `seconds` or this process ends, it and all it started are killed.
     """
     command = [sys.executable, "-m", "helpers.processes", str(seconds), *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **options) as process:
@@ -33,7 +32,8 @@ if __name__ == "__main__":
 
     _, limit, kind, program, *rest = sys.argv
     parent, sys.argv = os.dup(0), [program, *rest]  # a pipe, which closes when whoever has its other end dies
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     for wait in (lambda: os.read(parent, 1), lambda: threading.Event().wait(float(limit))):
         threading.Thread(target=lambda wait=wait: end(wait()), daemon=True).start()
     run = runpy.run_module if kind == "-m" else lambda source, run_name: exec(source, {"__name__": run_name})

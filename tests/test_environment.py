@@ -96,7 +96,7 @@ def test_packages_are_installed_once(checkout, calls, monkeypatch):
     assert command_line.main(["test", "-x"]) == 0
     assert modules(calls) == FIRST and calls[-1][1:] == ["helpers", "test", "-x"]
     pip = next(words for words in calls if words[1] == "pip")
-    assert pip[2] == "install" and pip[-25:] == environment.requirements() and "numpy==" in " ".join(pip)
+    assert pip[2] == "install" and pip[-27:] == environment.requirements() and "numpy==" in " ".join(pip)
 
     calls.clear()
     command_line.main(["test"])
